@@ -1,0 +1,145 @@
+"""How long a score job may take: from earlier jobs of this installation, else a guess that says that it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from core.errors import JobError
+from core.indicators import losses_needed
+from core.jobs.events import seconds_of
+from core.jobs.folder import JobFolder
+from core.lm import StudentSettings
+
+CHARACTERS_PER_TOKEN = 4.0
+PROMPT_TOKENS = 40.0
+# Sustained, not peak: a forward pass costs two operations per parameter and token.
+_OPERATIONS_PER_SECOND = {"cpu": 4e10, "cuda": 4e13}
+_TEXT_ROWS_PER_SECOND = 1000.0
+_UNKNOWN_PARAMETERS = 1e9
+_BYTES_PER_PARAMETER = 2.0
+_LATEST_RUNS = 3
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What one score job of the past did: its student as JSON, the losses of a row, and its speed."""
+
+    student: Mapping[str, Any] | None
+    n_losses: int
+    rows_per_second: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``seconds`` a job may take. ``measured``: from earlier jobs; else a guess. ``basis`` says from what."""
+
+    seconds: float
+    measured: bool
+    basis: str
+
+
+def rows_per_second(events: Sequence[Mapping[str, Any]]) -> float | None:
+    """Speed of a job's last attempt, from its start (loading the model) to its last shard; None if unknown."""
+    began: tuple[float, int] | None = None
+    last: tuple[float, int] | None = None
+    for event in events:
+        at = seconds_of(event.get("at"))
+        if at is None:
+            continue
+        if event.get("event") == "started":
+            began, last = (at, int(event.get("done_rows", 0))), None
+        elif event.get("event") == "shard" and "done_rows" in event:
+            last = (at, int(event["done_rows"]))
+    if began is None or last is None or last[0] <= began[0] or last[1] <= began[1]:
+        return None
+    return (last[1] - began[1]) / (last[0] - began[0])
+
+
+def past_run(folder: JobFolder) -> PastRun | None:
+    """Read what a score job did; None where it is of another kind, cannot be read, or never finished a shard."""
+    try:
+        spec = folder.spec()
+    except JobError:
+        return None
+    speed = rows_per_second(folder.events()) if spec.kind == "score" else None
+    if speed is None:
+        return None
+    return PastRun(spec.params.get("student"), len(losses_needed(spec.params["indicators"])), speed)
+
+
+def _alike(run: PastRun, student: StudentSettings | None, n_losses: int) -> bool:
+    if bool(run.n_losses) != bool(n_losses):
+        return False
+    if not n_losses:
+        return True
+    then = run.student or {}
+    return student is not None and (then.get("model"), then.get("device"), then.get("dtype")) == (
+        student.model,
+        student.device,
+        student.dtype,
+    )
+
+
+def _folders(model: str) -> list[Path]:
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return [folder]
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    snapshots = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "snapshots"
+    return sorted(snapshots.iterdir()) if snapshots.is_dir() else []
+
+
+def n_parameters(model: str) -> float | None:
+    """Parameters of a model, from the size of its weights on this machine (two bytes each); None if not there."""
+    for folder in _folders(model):
+        for pattern in ("*.safetensors", "*.bin"):
+            size = sum(path.stat().st_size for path in folder.glob(pattern))
+            if size:
+                return size / _BYTES_PER_PARAMETER
+    return None
+
+
+def estimate(
+    *,
+    n_rows: int,
+    n_characters: int,
+    indicators: Sequence[str],
+    student: StudentSettings | None,
+    past: Sequence[PastRun] = (),
+) -> Estimate:
+    """How long scoring ``n_rows`` rows with ``n_characters`` characters may take.
+
+    ``past`` comes newest first. Jobs with the same model, device and dtype count; their speed is scaled by the number
+    of losses. Without one the guess counts a token for four characters and 40 for each prompt, and operations by the
+    size of the model.
+    """
+    n_losses = len(losses_needed(indicators))
+    alike = [run for run in past if _alike(run, student, n_losses)][:_LATEST_RUNS]
+    if alike:
+        speed = median(run.rows_per_second * max(1, run.n_losses) / max(1, n_losses) for run in alike)
+        jobs = "the last job" if len(alike) == 1 else f"the last {len(alike)} jobs"
+        what = "with this model" if n_losses else "of this kind"
+        return Estimate(n_rows / speed, True, f"From {jobs} {what}: about {speed:,.0f} rows a second.")
+    if not n_losses or student is None:
+        return Estimate(
+            n_rows / _TEXT_ROWS_PER_SECOND,
+            False,
+            "A rough guess: about 1,000 rows a second without a model, as no job of this kind has ended here yet.",
+        )
+    n_tokens = n_losses * (n_characters / CHARACTERS_PER_TOKEN * 0.75 + n_rows * PROMPT_TOKENS / 2)
+    known = n_parameters(student.model)
+    size = known or _UNKNOWN_PARAMETERS
+    device = student.device.split(":")[0]
+    seconds = 2 * size * n_tokens / _OPERATIONS_PER_SECOND.get(device, _OPERATIONS_PER_SECOND["cpu"])
+    about = f"{size / 1e6:,.0f} million parameters" if known else "an unknown size, taken as a billion parameters"
+    return Estimate(
+        seconds,
+        False,
+        f"A rough guess, it may be several times off: about {n_tokens / 1e6:,.1f} million tokens through a model of "
+        f"{about}. No job with this model has ended here yet.",
+    )

@@ -1,0 +1,66 @@
+"""Settings of one installation, read from the environment once. No secret is ever stored here or shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how many jobs run at once.
+
+    ``home``          folder with the store and the jobs (``ASSAY_HOME``, default ``./workspace``)
+    ``data_roots``    folders on the server from which datasets may be loaded (``ASSAY_DATA_ROOTS``, separated by ``:``;
+                      default: ``home/data`` only)
+    ``cpu_jobs``      jobs on the CPU at once (``ASSAY_CPU_JOBS``, default 1)
+    ``jobs_per_gpu``  jobs on each GPU at once (``ASSAY_JOBS_PER_GPU``, default 1)
+    """
+
+    home: Path
+    data_roots: tuple[Path, ...]
+    cpu_jobs: int = 1
+    jobs_per_gpu: int = 1
+
+    @property
+    def store_path(self) -> Path:
+        return self.home / "assay.duckdb"
+
+    @property
+    def jobs_path(self) -> Path:
+        return self.home / "jobs"
+
+    @property
+    def exports_path(self) -> Path:
+        return self.home / "exports"
+
+
+def _positive_int(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"{name} is {text!r}; give a whole number of 1 or more, or leave it unset for {default}.")
+    return int(text)
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from ``environ`` (default: the process environment).
+
+    Raises:
+        SettingsError: a value is not of its form; the message names the variable.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("ASSAY_HOME") or "workspace").expanduser().resolve()
+    roots_text = env.get("ASSAY_DATA_ROOTS", "")
+    roots = tuple(Path(part).expanduser().resolve() for part in roots_text.split(os.pathsep) if part.strip())
+    return Settings(
+        home=home,
+        data_roots=roots or (home / "data",),
+        cpu_jobs=_positive_int(env, "ASSAY_CPU_JOBS", 1),
+        jobs_per_gpu=_positive_int(env, "ASSAY_JOBS_PER_GPU", 1),
+    )

@@ -1,0 +1,439 @@
+"""Everything that changes the store, one function per thing a person or a job does. Each is one transaction."""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.errors import StoreError
+from core.example import Example
+from db import schema
+from db.store import Store, registered, rows, scalar, utc_now
+
+P = ParamSpec("P")
+R = TypeVar("R")
+STAGING_COLUMNS = ("row", "hash", "instruction", "input", "output", "metadata")
+_STAGED = ("staging", "fresh", "places")
+
+
+def _check_name(connection: Connection, name: str) -> str:
+    clean = name.strip()
+    if not clean:
+        raise StoreError("The dataset has no name. Give it one; nothing was changed.")
+    if scalar(connection, "select 1 from datasets where name = :name", name=clean):
+        raise StoreError(f"There is a dataset named {clean!r} already. Choose another name; nothing was changed.")
+    return clean
+
+
+def import_dataset(
+    store: Store,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    name: str,
+    source: str,
+    kind: str = "import",
+    details: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    created_by: str | None = None,
+    drop_exact_duplicates: bool = False,
+) -> int:
+    """Import Arrow batches as one dataset: all of it or nothing.
+
+    ``batches`` have the columns ``row`` (int64, order in the source), ``hash``, ``instruction``, ``input``, ``output``
+    (string) and ``metadata`` (JSON string or null). They are staged in a temporary table first, so a reader that raises
+    half-way leaves the store as it was. ``details`` may be a function: it is called after the last batch (and may
+    refuse the import by raising). Returns the dataset id.
+
+    Raises:
+        StoreError: the name is empty or taken, there is no row, or the disk is full. Errors of ``batches`` and of
+            ``details`` pass through.
+    """
+    with store.read() as connection:
+        _check_name(connection, name)
+        try:
+            _stage(connection, batches)
+            found = details() if callable(details) else details or {}
+            with store.examples_lock, connection.begin():
+                return _import_staged(
+                    connection,
+                    name=name,
+                    source=source,
+                    kind=kind,
+                    details=found,
+                    created_by=created_by,
+                    drop_exact_duplicates=drop_exact_duplicates,
+                )
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreError(f"{name.strip()!r} could not be stored: {reason} Nothing was imported.") from error
+        finally:
+            _drop_staged(connection)
+
+
+def _stage(connection: Connection, batches: Iterable[pa.RecordBatch]) -> None:
+    columns = ", ".join(f"{column} {'bigint' if column == 'row' else 'varchar'}" for column in STAGING_COLUMNS)
+    connection.execute(text(f"create or replace temp table staging ({columns})"))
+    for batch in batches:
+        with registered(connection, "incoming", pa.Table.from_batches([batch])):
+            connection.execute(text(f"insert into staging select {', '.join(STAGING_COLUMNS)} from incoming"))
+        # Until its transaction ends DuckDB keeps the Arrow data of every statement in it: the whole file, in the end.
+        connection.commit()
+    connection.commit()
+
+
+def _drop_staged(connection: Connection) -> None:
+    connection.rollback()
+    for table in _STAGED:
+        connection.execute(text(f"drop table if exists {table}"))
+    connection.commit()
+
+
+def _import_staged(
+    connection: Connection,
+    *,
+    name: str,
+    source: str,
+    kind: str,
+    details: Mapping[str, Any],
+    created_by: str | None,
+    drop_exact_duplicates: bool,
+) -> int:
+    """What is sorted or joined here holds numbers and hashes only; texts pass through once, so memory stays small."""
+    clean = _check_name(connection, name)
+    for statement in (
+        "create or replace temp table fresh (row bigint, example_id bigint)",
+        """insert into fresh select row, nextval('example_ids') from (
+            select s.row from (select min(row) as row, hash from staging group by hash) s
+            anti join examples e on e.hash = s.hash order by s.row)""",
+        """insert into examples
+        select f.example_id, s.hash, s.instruction, s.input, s.output from staging s join fresh f on f.row = s.row""",
+        f"""create or replace temp table places as
+        select s.row, s.place - 1 as position, e.example_id from (
+            select row, hash, row_number() over (order by row) place from (
+                select {"min(row) as row" if drop_exact_duplicates else "row"}, hash from staging
+                {"group by hash" if drop_exact_duplicates else ""})
+        ) s join examples e on e.hash = s.hash""",
+    ):
+        connection.execute(text(statement))
+    n_members = int(scalar(connection, "select count(*) from places"))
+    if not n_members:
+        raise StoreError(f"There is no row to import for {clean!r}. Nothing was changed.")
+    dataset_id = int(scalar(connection, "select nextval('dataset_ids')"))
+    connection.execute(
+        text(
+            """insert into members select :dataset_id, p.position, p.example_id, s.metadata
+            from staging s join places p on p.row = s.row"""
+        ),
+        {"dataset_id": dataset_id},
+    )
+    _insert_dataset(
+        connection,
+        dataset_id=dataset_id,
+        name=clean,
+        kind=kind,
+        source=source,
+        n_members=n_members,
+        details=details,
+        created_by=created_by,
+    )
+    return dataset_id
+
+
+def _insert_dataset(connection: Connection, **fields: Any) -> None:
+    connection.execute(
+        text(
+            "insert into datasets values "
+            "(:dataset_id, :name, :kind, :source, :n_members, :details, :created_at, :created_by)"
+        ),
+        {**fields, "details": json.dumps(fields["details"]), "created_at": utc_now()},
+    )
+
+
+def create_dataset(
+    store: Store,
+    example_ids: Sequence[int],
+    *,
+    name: str,
+    kind: str,
+    source: str,
+    details: Mapping[str, Any] | None = None,
+    created_by: str | None = None,
+) -> int:
+    """Make a dataset that points at ``example_ids`` in this order (no text is copied). Returns its id."""
+    if not example_ids:
+        raise StoreError(f"There is no row to put into {name!r}. Nothing was changed.")
+    members = pa.table({"position": pa.array(range(len(example_ids))), "example_id": pa.array(example_ids, pa.int64())})
+    with store.write() as connection:
+        clean = _check_name(connection, name)
+        dataset_id = scalar(connection, "select nextval('dataset_ids')")
+        with registered(connection, "incoming", members):
+            connection.execute(
+                text("insert into members select :id, position, example_id, null from incoming"), {"id": dataset_id}
+            )
+        _insert_dataset(
+            connection,
+            dataset_id=dataset_id,
+            name=clean,
+            kind=kind,
+            source=source,
+            n_members=len(example_ids),
+            details=details or {},
+            created_by=created_by,
+        )
+    return int(dataset_id)
+
+
+def rename_dataset(store: Store, dataset_id: int, *, name: str) -> None:
+    """Give a dataset another name."""
+    with store.write() as connection:
+        clean = _check_name(connection, name)
+        connection.execute(
+            text("update datasets set name = :name where dataset_id = :id"), {"name": clean, "id": dataset_id}
+        )
+
+
+def remove_dataset(store: Store, dataset_id: int) -> None:
+    """Remove a dataset and its member list. Examples, scores, pairs and decisions stay: other datasets may use them."""
+    with store.write() as connection:
+        connection.execute(text("delete from members where dataset_id = :id"), {"id": dataset_id})
+        connection.execute(text("delete from datasets where dataset_id = :id"), {"id": dataset_id})
+
+
+def add_examples(connection: Connection, examples: Iterable[Example]) -> dict[str, int]:
+    """Make sure that ``examples`` are in the store; returns hash -> example_id. Call inside ``adding_examples()``."""
+    unique = {example.hash: example for example in examples}
+    if not unique:
+        return {}
+    data = pa.table(
+        {
+            "hash": list(unique),
+            "instruction": [e.instruction for e in unique.values()],
+            "input": [e.input for e in unique.values()],
+            "output": [e.output for e in unique.values()],
+        }
+    )
+    with registered(connection, "incoming", data):
+        connection.execute(
+            text(
+                """insert into examples select nextval('example_ids'), hash, instruction, input, output
+                from incoming where hash not in (select hash from examples)"""
+            )
+        )
+        found = connection.execute(
+            text("select hash, example_id from examples where hash in (select hash from incoming)")
+        ).all()
+    return {row[0]: int(row[1]) for row in found}
+
+
+def ensure_scorers(connection: Connection, identities: Iterable[Any]) -> dict[str, int]:
+    """Register scorers (:class:`core.scoring.ScorerIdentity`); returns output key -> scorer_id."""
+    ids: dict[str, int] = {}
+    for identity in identities:
+        found = scalar(connection, "select scorer_id from scorers where identity = :key", key=identity.key)
+        if found is None:
+            found = scalar(connection, "select nextval('scorer_ids')")
+            connection.execute(
+                text(
+                    """insert into scorers values
+                    (:scorer_id, :identity, :output, :indicator, :version, :model, :revision, :template, :settings)"""
+                ),
+                {
+                    "scorer_id": found,
+                    "identity": identity.key,
+                    "output": identity.output,
+                    "indicator": identity.indicator,
+                    "version": identity.version,
+                    "model": identity.model,
+                    "revision": identity.revision,
+                    "template": identity.template,
+                    "settings": json.dumps(identity.settings, sort_keys=True),
+                },
+            )
+        ids[identity.output] = int(found)
+    return ids
+
+
+def put_scores(connection: Connection, scores: pa.Table) -> None:
+    """Insert scores (``scorer_id, example_id, value, reason, transient``).
+
+    A score that is there stays, unless it was NULL for a passing reason (``transient``) and is now known better.
+    """
+    with registered(connection, "incoming", scores):
+        connection.execute(
+            text(
+                """insert into scores
+                select scorer_id, example_id, value, reason, transient from incoming
+                qualify row_number() over (partition by scorer_id, example_id order by value is null) = 1
+                on conflict (scorer_id, example_id) do update
+                set value = excluded.value, reason = excluded.reason, transient = excluded.transient
+                where scores.value is null and scores.transient"""
+            )
+        )
+
+
+def _said_plainly(function: Callable[P, R]) -> Callable[P, R]:
+    """Errors of the database (a full disk, a store that was closed) reach the person who pressed as one sentence."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (SQLAlchemyError, duckdb.Error) as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0].rstrip(".")
+            raise StoreError(f"This was NOT stored, because the store answered: {cause}. Try again.") from error
+
+    return wrapped
+
+
+@_said_plainly
+def decide(
+    store: Store,
+    *,
+    pair_id: int,
+    reviewer: str,
+    verdict: str,
+    press: str | None = None,
+    edited: Example | None = None,
+    note: str | None = None,
+    seconds: float | None = None,
+    shown: Mapping[str, Any] | None = None,
+) -> int:
+    """Append one decision and return its id. When this returns, the decision is on the disk.
+
+    ``press`` is a unique name of the key press: sent twice (a reconnect, a double click) it is stored once and the
+    first id is returned. ``edited`` is the example of an ``edit`` verdict. ``shown`` are the scores that were seen.
+
+    Raises:
+        StoreError: unknown verdict or pair, no reviewer, or an edit without text.
+    """
+    if verdict not in (*schema.VERDICTS_DECIDED, "skip", "flag", "unflag"):
+        raise StoreError(f"{verdict!r} is not a verdict. Nothing was stored.")
+    if not reviewer.strip():
+        raise StoreError("A decision needs the name of its reviewer. Nothing was stored.")
+    if (verdict == "edit") != (edited is not None):
+        raise StoreError("An edit needs its text, and only an edit has one. Nothing was stored.")
+    if edited is not None and not (edited.instruction.strip() or edited.input.strip()):
+        raise StoreError("The edited instruction is empty. Nothing was stored; write one or reject the pair.")
+    press_id = press or uuid.uuid4().hex
+    with store.read() as connection:
+        known = scalar(connection, "select decision_id from decisions where press = :press", press=press_id)
+        if known is not None:
+            return int(known)
+        pair = rows(
+            connection,
+            """select o.instruction oi, o.input oc, o.output oy,
+                c.instruction ci, c.input cc, c.output cy, p.candidate_id
+            from pairs p join examples o on o.example_id = p.original_id
+            join examples c on c.example_id = p.candidate_id where p.pair_id = :id""",
+            id=pair_id,
+        )
+    if not pair:
+        raise StoreError(f"Pair {pair_id} is not in the store any more. Nothing was stored; reload the queue.")
+    texts = pair[0]
+    mixed = {
+        "new_instruction": Example(texts["ci"], texts["cc"], texts["oy"]),
+        "new_response": Example(texts["oi"], texts["oc"], texts["cy"]),
+        "edit": edited,
+    }.get(verdict)
+    result_id = texts["candidate_id"] if verdict == "accept" else None
+    if mixed is not None:
+        with store.adding_examples() as connection:
+            result_id = add_examples(connection, [mixed])[mixed.hash]
+    values = {
+        "pair_id": pair_id,
+        "reviewer": reviewer.strip(),
+        "verdict": verdict,
+        "result_id": result_id,
+        "note": (note or "").strip() or None,
+        "seconds": seconds,
+        "shown": json.dumps(dict(shown or {}), sort_keys=True),
+        "undoes": None,
+        "press": press_id,
+    }
+    return _append_decision(store, values)
+
+
+def _append_decision(store: Store, values: Mapping[str, Any]) -> int:
+    try:
+        with store.write() as connection:
+            decision_id = int(scalar(connection, "select nextval('decision_ids')"))
+            connection.execute(
+                text(
+                    """insert into decisions values (:decision_id, :pair_id, :reviewer, :verdict, :result_id, :note,
+                    :seconds, :shown, :undoes, :press, :decided_at)"""
+                ),
+                {**values, "decision_id": decision_id, "decided_at": utc_now()},
+            )
+    except SQLAlchemyError:
+        with store.read() as connection:
+            known = scalar(connection, "select decision_id from decisions where press = :p", p=values["press"])
+        if known is not None:
+            return int(known)
+        raise
+    return decision_id
+
+
+@_said_plainly
+def undo(store: Store, *, reviewer: str, press: str | None = None) -> dict[str, Any] | None:
+    """Take back the latest standing decision of ``reviewer`` by appending an undo.
+
+    Returns the decision that no longer stands (``decision_id, pair_id, verdict``), or None if there is none left.
+    """
+    with store.read() as connection:
+        sent_before = scalar(connection, "select undoes from decisions where press = :press", press=press)
+        if sent_before is not None:
+            return rows(
+                connection, "select decision_id, pair_id, verdict from decisions where decision_id = :i", i=sent_before
+            )[0]
+        last = rows(
+            connection,
+            """select decision_id, pair_id, verdict from standing_decisions where reviewer = :reviewer
+            order by decision_id desc limit 1""",
+            reviewer=reviewer.strip(),
+        )
+    if not last:
+        return None
+    decision = last[0]
+    _append_decision(
+        store,
+        {
+            "pair_id": decision["pair_id"],
+            "reviewer": reviewer.strip(),
+            "verdict": "undo",
+            "result_id": None,
+            "note": None,
+            "seconds": None,
+            "shown": "{}",
+            "undoes": decision["decision_id"],
+            "press": press or uuid.uuid4().hex,
+        },
+    )
+    return decision
+
+
+def record_export(
+    store: Store, *, dataset_id: int, file_name: str, sha256: str, manifest: Mapping[str, Any], exported_by: str | None
+) -> int:
+    """Remember what was exported, when and by whom."""
+    with store.write() as connection:
+        export_id = int(scalar(connection, "select nextval('export_ids')"))
+        connection.execute(
+            text("insert into exports values (:id, :dataset_id, :file_name, :sha256, :manifest, :at_time, :who)"),
+            {
+                "id": export_id,
+                "dataset_id": dataset_id,
+                "file_name": file_name,
+                "sha256": sha256,
+                "manifest": json.dumps(manifest, sort_keys=True),
+                "at_time": utc_now(),
+                "who": exported_by,
+            },
+        )
+    return export_id

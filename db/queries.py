@@ -1,0 +1,398 @@
+"""Reads for the Data and Scores pages. Every function is one short query; bulk answers come as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection, bindparam, text
+
+from core.filters import RowFilter
+from db.store import Store, frame, rows
+
+PREVIEW_CHARACTERS = 400
+
+
+def version(store: Store) -> str:
+    """A short text that changes whenever datasets, scores, pairs or decisions do: the key of what pages remember."""
+    with store.read() as connection:
+        found = frame(
+            connection,
+            """select (select count(*) from scores), (select count(*) from job_shards), (select count(*) from pairs),
+                (select count(*) from decisions), (select max(dataset_id) from datasets),
+                (select bit_xor(hash(dataset_id, name)) from datasets)""",
+        )
+    return "-".join(str(column[0].as_py()) for column in found.columns)
+
+
+def datasets(store: Store) -> list[dict[str, Any]]:
+    """All datasets, newest first, with the number of their pairs and of those decided."""
+    with store.read() as connection:
+        return rows(
+            connection,
+            """select d.dataset_id, d.name, d.kind, d.source, d.n_members, d.details, d.created_at, d.created_by,
+                coalesce(p.n_pairs, 0) n_pairs, coalesce(p.n_decided, 0) n_decided
+            from datasets d left join (
+                select p.dataset_id, count(*) n_pairs, count(c.pair_id) n_decided
+                from pairs p left join current_decisions c on c.pair_id = p.pair_id group by p.dataset_id
+            ) p on p.dataset_id = d.dataset_id order by d.dataset_id desc""",
+        )
+
+
+def scorers(store: Store, *, dataset_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """Scorers that have a score of some member of ``dataset_ids`` (of any dataset where that is empty).
+
+    ``n_values`` and ``n_nulls`` count members, so a row that stands twice in a dataset counts twice.
+    """
+    where = "where m.dataset_id in :datasets" if dataset_ids else ""
+    statement = text(
+        f"""select s.scorer_id, s.output, s.indicator, s.version, s.model, s.revision, s.template, s.settings,
+            count(c.value) n_values, count(*) - count(c.value) n_nulls
+        from members m join scores c on c.example_id = m.example_id join scorers s on s.scorer_id = c.scorer_id
+        {where} group by all order by s.scorer_id"""
+    )
+    parameters: dict[str, Any] = {}
+    if dataset_ids:
+        statement = statement.bindparams(bindparam("datasets", expanding=True))
+        parameters["datasets"] = list(dataset_ids)
+    with store.read() as connection:
+        return [dict(row) for row in connection.execute(statement, parameters).mappings()]
+
+
+def models(store: Store) -> list[str]:
+    """Models that have scored something here, the latest first."""
+    with store.read() as connection:
+        found = rows(
+            connection,
+            "select model from scorers where model is not null group by model order by max(scorer_id) desc, model",
+        )
+    return [row["model"] for row in found]
+
+
+def scored_counts(store: Store, *, dataset_id: int, identities: Mapping[str, str]) -> dict[str, int]:
+    """For each output key of ``identities`` (key -> scorer identity): the distinct rows of the dataset that are done.
+
+    Done is a value, or a NULL that would come out the same again (not transient).
+    """
+    with store.read() as connection:
+        found = frame(
+            connection,
+            """select s.identity, count(*) n
+            from (select distinct example_id from members where dataset_id = $id) m
+            join scores c on c.example_id = m.example_id join scorers s on s.scorer_id = c.scorer_id
+            where list_contains($identities, s.identity) and not c.transient group by s.identity""",
+            {"id": dataset_id, "identities": list(identities.values())},
+        ).to_pylist()
+    counts = {row["identity"]: int(row["n"]) for row in found}
+    return {output: counts.get(identity, 0) for output, identity in identities.items()}
+
+
+_TO_SCORE = """from (select example_id, min(position) position from members where dataset_id = $id group by example_id) m
+    join examples e on e.example_id = m.example_id
+    left join (select c.example_id, count(*) n from scores c join scorers s on s.scorer_id = c.scorer_id
+        where list_contains($identities, s.identity) and not c.transient group by c.example_id) d
+        on d.example_id = m.example_id
+    where coalesce(d.n, 0) < $needed"""
+
+
+def _to_score(dataset_id: int, identities: Sequence[str]) -> dict[str, Any]:
+    return {"identities": list(identities), "id": dataset_id, "needed": len(set(identities))}
+
+
+def rows_to_score(store: Store, *, dataset_id: int, identities: Sequence[str]) -> pa.Table:
+    """The distinct rows of a dataset that lack a score of at least one of ``identities``.
+
+    Columns ``example_id, instruction, input, output``, in the order of the dataset: the input of a score job.
+    """
+    with store.read() as connection:
+        return frame(
+            connection,
+            f"select e.example_id, e.instruction, e.input, e.output {_TO_SCORE} order by m.position",
+            _to_score(dataset_id, identities),
+        )
+
+
+def size_to_score(store: Store, *, dataset_id: int, identities: Sequence[str]) -> dict[str, int]:
+    """How many rows :func:`rows_to_score` would give and how long they are, without their texts.
+
+    Returns ``n_rows``, ``n_characters`` (of all three texts) and ``n_characters_output``.
+    """
+    with store.read() as connection:
+        return frame(
+            connection,
+            f"""select count(*)::bigint n_rows,
+                coalesce(sum(length(e.instruction) + length(e.input) + length(e.output)), 0)::bigint n_characters,
+                coalesce(sum(length(e.output)), 0)::bigint n_characters_output {_TO_SCORE}""",
+            _to_score(dataset_id, identities),
+        ).to_pylist()[0]
+
+
+def examples(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Whole texts of these examples, in this order; an id that is not there is left out."""
+    with store.read() as connection:
+        found = connection.execute(
+            text(
+                "select example_id, hash, instruction, input, output from examples where example_id in :ids"
+            ).bindparams(bindparam("ids", expanding=True)),
+            {"ids": list(example_ids)},
+        ).mappings()
+        by_id = {row["example_id"]: dict(row) for row in found}
+    return [by_id[i] for i in example_ids if i in by_id]
+
+
+def previews(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Texts of these examples cut to ``PREVIEW_CHARACTERS``, in no order; an id that is not there is left out."""
+    with store.read() as connection:
+        return _previews(connection, example_ids)
+
+
+def _previews(connection: Connection, example_ids: Sequence[int]) -> list[dict[str, Any]]:
+    if not example_ids:
+        return []
+    return frame(
+        connection,
+        """select example_id, left(instruction, $n) instruction, left(input, $n) input, left(output, $n) output
+        from examples where list_contains($ids, example_id)""",
+        {"ids": list(example_ids), "n": PREVIEW_CHARACTERS},
+    ).to_pylist()
+
+
+def examples_table(store: Store, example_ids: Sequence[int]) -> pa.Table:
+    """As :func:`examples`, as the input table of a job (Arrow, any number of rows)."""
+    with store.read() as connection:
+        return frame(
+            connection,
+            """select e.example_id, e.instruction, e.input, e.output
+            from (select unnest($ids) example_id, generate_subscripts($ids, 1) i) w
+            join examples e on e.example_id = w.example_id order by w.i""",
+            {"ids": list(example_ids)},
+        )
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of rows. ``next_cursor`` is None on the last page."""
+
+    rows: list[dict[str, Any]]
+    next_cursor: tuple[Any, ...] | None
+
+
+def _where(filters: RowFilter) -> tuple[str, str, dict[str, Any]]:
+    joins: list[str] = []
+    conditions = ["true"]
+    parameters: dict[str, Any] = {}
+    if filters.datasets:
+        conditions.append("list_contains($datasets, m.dataset_id)")
+        parameters["datasets"] = list(filters.datasets)
+    for i, score_range in enumerate(filters.ranges):
+        joins.append(
+            f"join scores r{i} on r{i}.scorer_id = $scorer{i} and r{i}.example_id = m.example_id "
+            f"and r{i}.value is not null"
+        )
+        parameters[f"scorer{i}"] = score_range.scorer_id
+        for side, sign in (("low", ">="), ("high", "<=")):
+            bound = getattr(score_range, side)
+            if bound is not None:
+                conditions.append(f"r{i}.value {sign} ${side}{i}")
+                parameters[f"{side}{i}"] = bound
+    if filters.text:
+        # Half the time of a join with contains(lower(...)): 'il' is a literal search in any case by RE2.
+        conditions.append(
+            """m.example_id in (select example_id from examples where regexp_matches(instruction, $text, 'il')
+            or regexp_matches(input, $text, 'il') or regexp_matches(output, $text, 'il'))"""
+        )
+        parameters["text"] = filters.text
+    return "\n".join(joins), " and ".join(conditions), parameters
+
+
+def count_rows(store: Store, filters: RowFilter) -> int:
+    """How many members match."""
+    joins, conditions, parameters = _where(filters)
+    with store.read() as connection:
+        table = frame(connection, f"select count(*) n from members m {joins} where {conditions}", parameters)
+    return int(table["n"][0].as_py())
+
+
+def matching_ids(store: Store, filters: RowFilter, *, limit: int | None = None) -> list[int]:
+    """Distinct example ids that match, in the order of the filter (sort, then dataset and position)."""
+    joins, conditions, parameters = _where(filters)
+    order = "position"
+    select = "min(m.dataset_id * 1000000000000 + m.position) position, null::double sort_value"
+    if filters.sort is not None:
+        joins += "\nleft join scores o on o.scorer_id = $sort and o.example_id = m.example_id"
+        parameters["sort"] = filters.sort
+        select = "min(m.dataset_id * 1000000000000 + m.position) position, any_value(o.value) sort_value"
+        order = f"sort_value {'desc' if filters.descending else 'asc'} nulls last, position"
+    tail = f"limit {int(limit)}" if limit is not None else ""
+    with store.read() as connection:
+        table = frame(
+            connection,
+            f"""select example_id from (select m.example_id, {select} from members m {joins} where {conditions}
+            group by m.example_id) order by {order} {tail}""",
+            parameters,
+        )
+    return table["example_id"].to_pylist()
+
+
+def page_of_rows(store: Store, filters: RowFilter, *, cursor: tuple[Any, ...] | None = None, size: int = 50) -> Page:
+    """One page by keyset: ids first, then the texts of just these rows (cut to ``PREVIEW_CHARACTERS``).
+
+    ``cursor`` is ``next_cursor`` of the page before: (sort value or None, dataset_id, position). A row that comes or
+    goes between two pages neither repeats nor hides another.
+    """
+    joins, conditions, parameters = _where(filters)
+    sort_value, order = "null::double", "m.dataset_id, m.position"
+    if filters.sort is not None:
+        joins += "\nleft join scores o on o.scorer_id = $sort and o.example_id = m.example_id"
+        parameters["sort"] = filters.sort
+        sort_value = "o.value"
+        order = f"o.value {'desc' if filters.descending else 'asc'} nulls last, m.dataset_id, m.position"
+    if cursor is not None:
+        after = "(m.dataset_id > $c_dataset or (m.dataset_id = $c_dataset and m.position > $c_position))"
+        parameters |= {"c_dataset": cursor[1], "c_position": cursor[2]}
+        if filters.sort is not None and cursor[0] is not None:
+            sign = "<" if filters.descending else ">"
+            after = f"(o.value {sign} $c_value or (o.value = $c_value and {after}) or o.value is null)"
+            parameters["c_value"] = cursor[0]
+        elif filters.sort is not None:
+            after = f"(o.value is null and {after})"
+        conditions += f" and {after}"
+    with store.read() as connection:
+        ids = frame(
+            connection,
+            f"""select m.dataset_id, m.position, m.example_id, {sort_value} sort_value from members m {joins}
+            where {conditions} order by {order} limit {int(size) + 1}""",
+            parameters,
+        ).to_pylist()
+        found = ids[:size]
+        texts = _previews(connection, [row["example_id"] for row in found])
+    by_id = {row["example_id"]: row for row in texts}
+    last = found[-1] if found else None
+    following = (last["sort_value"], last["dataset_id"], last["position"]) if last and len(ids) > size else None
+    return Page([{**row, **by_id[row["example_id"]]} for row in found], following)
+
+
+def scores_of(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """All scores of these examples with their scorers: ``example_id, scorer_id, output, model, value, reason``."""
+    if not example_ids:
+        return []
+    with store.read() as connection:
+        return frame(
+            connection,
+            """select c.example_id, s.scorer_id, s.output, s.indicator, s.version, s.model, s.template, s.settings,
+                c.value, c.reason
+            from scores c join scorers s on s.scorer_id = c.scorer_id
+            where c.example_id in (select unnest($ids)) order by s.scorer_id""",
+            {"ids": list(example_ids)},
+        ).to_pylist()
+
+
+def provenance(store: Store, example_id: int) -> list[dict[str, Any]]:
+    """Where an example stands: dataset, position, metadata of the member, source of the dataset."""
+    with store.read() as connection:
+        return rows(
+            connection,
+            """select d.dataset_id, d.name, d.kind, d.source, m.position, m.metadata, d.created_at
+            from members m join datasets d on d.dataset_id = m.dataset_id where m.example_id = :id
+            order by d.dataset_id, m.position limit 100""",
+            id=example_id,
+        )
+
+
+def histogram(store: Store, *, scorer_id: int, dataset_ids: Sequence[int], n_bins: int = 40) -> list[dict[str, Any]]:
+    """Equal bins between the 0.5 % and the 99.5 % quantile over all the datasets; the tails join the outer bins.
+
+    Where every value is whole, bins are whole numbers wide (at most ``n_bins`` of them), or bars would take turns
+    between one whole number and two. Returns ``dataset_id, bin, is_last, low, high, left_edge, width, n`` where
+    ``low``/``high`` of the outer bins reach to the smallest and largest value, so that the rows behind a bar are
+    exactly those in [low, high) (the last bin: [low, high]). ``width`` is 0 where all values are equal.
+    """
+    with store.read() as connection:
+        return frame(
+            connection,
+            """with v as (select m.dataset_id, c.value from members m join scores c on c.example_id = m.example_id
+                where c.scorer_id = $scorer and c.value is not null and list_contains($datasets, m.dataset_id)),
+            q as (select quantile_cont(value, 0.005) lo, quantile_cont(value, 0.995) hi, min(value) mn, max(value) mx,
+                bool_and(value = floor(value)) and hi > lo whole from v),
+            w as (select mn, mx, case when whole then floor(lo) else lo end start,
+                case when whole then ceil((hi - floor(lo) + 1) / $bins) else (hi - lo) / $bins end width,
+                case when whole then ceil((hi - floor(lo) + 1) / width)::int when hi > lo then $bins else 1 end k from q),
+            g as (select v.*, w.*, case when width > 0 then floor((value - start) / width) else 0 end guess from v, w),
+            -- The division may land a hair beside an edge; the edges themselves decide.
+            b as (select *, greatest(0, least(k - 1, guess - (value < start + width * guess)::int
+                + (width > 0 and value >= start + width * (guess + 1))::int))::int bin from g)
+            select dataset_id, bin, bin = any_value(k) - 1 is_last,
+                case when bin = 0 then any_value(mn) else any_value(start + width * bin) end low,
+                case when bin = any_value(k) - 1 then any_value(mx) else any_value(start + width * (bin + 1)) end high,
+                any_value(start + width * bin) left_edge, any_value(width) width, count(*) n
+            from b group by dataset_id, bin order by dataset_id, bin""",
+            {"scorer": scorer_id, "datasets": list(dataset_ids), "bins": n_bins},
+        ).to_pylist()
+
+
+def summary(store: Store, *, scorer_id: int, dataset_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Per dataset: members, values, NULLs (with a reason), missing (not scored), mean and quantiles (NULL if none)."""
+    with store.read() as connection:
+        return frame(
+            connection,
+            """select m.dataset_id, any_value(d.name) dataset, count(*) n_members, count(c.value) n_values,
+                count(c.example_id) - count(c.value) n_nulls, count(*) - count(c.example_id) n_missing,
+                avg(c.value) mean, min(c.value) minimum, quantile_cont(c.value, 0.05) q05,
+                quantile_cont(c.value, 0.25) q25, quantile_cont(c.value, 0.5) median,
+                quantile_cont(c.value, 0.75) q75, quantile_cont(c.value, 0.95) q95, max(c.value) maximum
+            from members m join datasets d on d.dataset_id = m.dataset_id
+            left join scores c on c.example_id = m.example_id and c.scorer_id = $scorer
+            where list_contains($datasets, m.dataset_id) group by m.dataset_id order by m.dataset_id""",
+            {"scorer": scorer_id, "datasets": list(dataset_ids)},
+        ).to_pylist()
+
+
+def null_reasons(store: Store, *, scorer_id: int, dataset_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Reasons of the NULLs of one scorer, most frequent first."""
+    with store.read() as connection:
+        return frame(
+            connection,
+            """select c.reason, count(*) n from members m join scores c on c.example_id = m.example_id
+            where c.scorer_id = $scorer and c.value is null and list_contains($datasets, m.dataset_id)
+            group by c.reason order by n desc, c.reason""",
+            {"scorer": scorer_id, "datasets": list(dataset_ids)},
+        ).to_pylist()
+
+
+def scatter(store: Store, *, x: int, y: int, dataset_ids: Sequence[int], limit: int = 5000) -> pa.Table:
+    """Up to ``limit`` rows that have both scores, the same each time: ``example_id, dataset_id, x, y, instruction``."""
+    with store.read() as connection:
+        return frame(
+            connection,
+            """select m.dataset_id, m.example_id, a.value x, b.value y, left(e.instruction, 80) instruction
+            from members m join scores a on a.example_id = m.example_id and a.scorer_id = $x and a.value is not null
+            join scores b on b.example_id = m.example_id and b.scorer_id = $y and b.value is not null
+            join examples e on e.example_id = m.example_id
+            where list_contains($datasets, m.dataset_id) order by hash(m.example_id), m.position limit $limit""",
+            {"x": x, "y": y, "datasets": list(dataset_ids), "limit": limit},
+        )
+
+
+def text_bytes(store: Store, example_ids: Sequence[int]) -> dict[str, int]:
+    """Sums for an estimate: ``n``, and in UTF-8 ``instruction_bytes`` (with input) and ``output_bytes``."""
+    with store.read() as connection:
+        found = frame(
+            connection,
+            """select count(*) n, coalesce(sum(strlen(instruction) + strlen(input)), 0)::bigint instruction_bytes,
+                coalesce(sum(strlen(output)), 0)::bigint output_bytes
+            from examples where example_id in (select unnest($ids))""",
+            {"ids": list(example_ids)},
+        ).to_pylist()
+    return found[0]
+
+
+def hashes(store: Store, example_ids: Sequence[int]) -> list[str]:
+    """Content hashes of these examples, in no order."""
+    with store.read() as connection:
+        return frame(
+            connection,
+            "select hash from examples where example_id in (select unnest($ids))",
+            {"ids": list(example_ids)},
+        )["hash"].to_pylist()

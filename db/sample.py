@@ -1,0 +1,114 @@
+"""Open the sample workspace: the bundled rows, scored and reflected, ready to review."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from core.lm import StudentSettings
+from core.scoring import DEMO_STUDENT
+
+from core import demo
+from core.indicators import INDICATORS
+from core.reflecting import ReflectOptions
+from db import commands, jobs, queries
+from db.service import Service
+from db.store import Store, rows
+
+SAMPLE, SAMPLE_EVALUATION = "Sample: instructions", "Sample: evaluation"
+
+
+def demo_student() -> StudentSettings:
+    """The bundled demo student on the CPU, with its usual settings."""
+    return StudentSettings(model=str(DEMO_STUDENT))
+
+
+def _batches(sample: Sequence[demo.SampleRow]) -> Iterator[pa.RecordBatch]:
+    yield pa.RecordBatch.from_pydict(
+        {
+            "row": list(range(len(sample))),
+            "hash": [row.example.hash for row in sample],
+            "instruction": [row.example.instruction for row in sample],
+            "input": [row.example.input for row in sample],
+            "output": [row.example.output for row in sample],
+            "metadata": [json.dumps({"id": r.id, "kind": r.kind, "quality": r.quality}) for r in sample],
+        }
+    )
+
+
+def sample_dataset(store: Store) -> int | None:
+    """Id of the sample's dataset, if it is in the store."""
+    return next((d["dataset_id"] for d in queries.datasets(store) if d["source"] == "bundled sample"), None)
+
+
+def open_sample(service: Service, *, created_by: str | None = None) -> int:
+    """Load the sample, and submit its scoring and its reflection with the recorded teacher. Returns the dataset id.
+
+    What is there already is left as it is, so a second call repeats nothing.
+    """
+    store = service.store
+    dataset_id = sample_dataset(store)
+    if dataset_id is None:
+        dataset_id = commands.import_dataset(
+            store, _batches(demo.sample_rows()), name=SAMPLE, source="bundled sample", created_by=created_by
+        )
+        commands.import_dataset(
+            store,
+            _batches(demo.eval_rows()),
+            name=SAMPLE_EVALUATION,
+            source="bundled sample (evaluation)",
+            kind="evaluation",
+            created_by=created_by,
+        )
+    student = demo_student()
+    recorded = _recorded_ids(store, dataset_id)
+    submitted = {job["kind"] for job in jobs.jobs(store) if job["dataset_id"] == dataset_id}
+    if "score" not in submitted:
+        plan = jobs.plan_score(
+            store, dataset_id=dataset_id, indicators=[indicator.key for indicator in INDICATORS], student=student
+        )
+        if plan.n_to_score:
+            service.enqueue(
+                jobs.submit_score(
+                    store,
+                    service.settings.jobs_path,
+                    dataset_id=dataset_id,
+                    plan=plan,
+                    title="Score the sample",
+                    created_by=created_by,
+                )
+            )
+    if "reflect" not in submitted:
+        service.enqueue(
+            jobs.submit_reflect(
+                store,
+                service.settings.jobs_path,
+                dataset_id=dataset_id,
+                example_ids=recorded,
+                options=ReflectOptions(method="v2", teacher=None, student=student),
+                title="Reflect on the sample (recorded teacher)",
+                created_by=created_by,
+            )
+        )
+    return dataset_id
+
+
+def _recorded_ids(store: Store, dataset_id: int) -> list[int]:
+    with store.read() as connection:
+        members = rows(
+            connection,
+            """select e.hash, e.example_id from members m join examples e on e.example_id = m.example_id
+            where m.dataset_id = :id order by m.position""",
+            id=dataset_id,
+        )
+    known = demo.recordings()
+    return [row["example_id"] for row in members if ("instruction", row["hash"]) in known]
+
+
+def sample_jobs(service: Service, dataset_id: int) -> list[dict[str, Any]]:
+    """The sample's jobs, oldest first, with their live status (None if the folder is gone)."""
+    statuses = service.scheduler.statuses()
+    found = [job for job in jobs.jobs(service.store) if job["dataset_id"] == dataset_id and not job["retry_of"]]
+    return [{**job, "status": statuses.get(job["job_id"])} for job in reversed(found)]

@@ -1,0 +1,81 @@
+"""Every table of the store on one screen.
+
+- ``examples`` are content-addressed: ``hash`` is :func:`core.example.content_hash`. Nothing ever updates one.
+- ``datasets`` are lists of ``members`` that point at examples; mixture, selection, curated set: all are datasets.
+- ``scores`` are long: one row per scorer and example; ``value`` NULL always comes with a ``reason``.
+- ``job_shards`` is the ledger: a shard that stands here has been collected, once.
+- ``reflections`` say what a method made of a row (the student's proposal for the whole row); ``pairs`` are its stages.
+- ``decisions`` are append-only; the views give the current state. An undo is a row that names what it undoes.
+
+There are no physical foreign keys: DuckDB refuses updates of referenced rows. References are kept by db/commands.py.
+"""
+
+from __future__ import annotations
+
+VERDICTS_DECIDED = ("accept", "reject", "edit", "new_instruction", "new_response")
+"""Verdicts that decide a pair. ``edit``: accept after an edit. ``new_instruction``: the new instruction with the old
+response. ``new_response``: the old instruction with the new response."""
+VERDICTS_OTHER = ("skip", "flag", "unflag", "undo")
+
+SEQUENCES = ("example_ids", "dataset_ids", "scorer_ids", "pair_ids", "decision_ids", "export_ids")
+
+V1: tuple[str, ...] = (
+    *(f"create sequence {name}" for name in SEQUENCES),
+    """create table examples (
+        example_id bigint primary key, hash varchar not null unique,
+        instruction varchar not null, input varchar not null, output varchar not null)""",
+    """create table datasets (
+        dataset_id bigint primary key, name varchar not null unique, kind varchar not null, source varchar not null,
+        n_members bigint not null, details json not null, created_at timestamp not null, created_by varchar)""",
+    """create table members (
+        dataset_id bigint not null, position bigint not null, example_id bigint not null, metadata varchar,
+        primary key (dataset_id, position))""",
+    """create table scorers (
+        scorer_id bigint primary key, identity varchar not null unique, output varchar not null,
+        indicator varchar not null, version varchar not null,
+        model varchar, revision varchar, template varchar, settings json not null)""",
+    """create table scores (
+        scorer_id bigint not null, example_id bigint not null, value double, reason varchar, transient boolean not null,
+        primary key (scorer_id, example_id), check (value is not null or reason is not null))""",
+    """create table jobs (
+        job_id varchar primary key, kind varchar not null, title varchar not null, dataset_id bigint,
+        submitted_at timestamp not null, submitted_by varchar, retry_of varchar)""",
+    """create table job_shards (
+        job_id varchar not null, shard bigint not null, n_rows bigint not null, n_failed bigint not null,
+        collected_at timestamp not null, primary key (job_id, shard))""",
+    """create table job_failures (
+        job_id varchar not null, shard bigint not null, example_id bigint not null, stage varchar not null,
+        reason varchar not null, transient boolean not null)""",
+    """create table teacher_calls (
+        call_id varchar primary key, job_id varchar not null, example_id bigint not null, asked_id bigint not null,
+        stage varchar not null, prompt_version varchar not null, teacher varchar not null, model varchar not null,
+        raw varchar, finish_reason varchar, outcome varchar not null, reason varchar, critique json not null,
+        prompt_tokens bigint, completion_tokens bigint, cost_usd double, seconds double, attempts bigint,
+        requested_at timestamp)""",
+    """create table pairs (
+        pair_id bigint primary key, job_id varchar not null, dataset_id bigint not null, original_id bigint not null,
+        base_id bigint not null, candidate_id bigint not null, method varchar not null, stage varchar not null,
+        call_id varchar, teacher varchar not null, proposal varchar not null, proposal_reason varchar not null,
+        ifd_original double, ifd_base double, ifd_candidate double,
+        r_ifd_original double, r_ifd_base double, r_ifd_candidate double, created_at timestamp not null)""",
+    """create table reflections (
+        job_id varchar not null, dataset_id bigint not null, example_id bigint not null, final_id bigint not null,
+        kept boolean not null, why varchar not null, primary key (job_id, example_id))""",
+    """create table decisions (
+        decision_id bigint primary key, pair_id bigint not null, reviewer varchar not null, verdict varchar not null,
+        result_id bigint, note varchar, seconds double, shown json not null, undoes bigint,
+        press varchar not null unique, decided_at timestamp not null)""",
+    """create table exports (
+        export_id bigint primary key, dataset_id bigint not null, file_name varchar not null, sha256 varchar not null,
+        manifest json not null, exported_at timestamp not null, exported_by varchar)""",
+    """create view standing_decisions as
+        select * from decisions d
+        where d.verdict <> 'undo' and not exists (select 1 from decisions u where u.undoes = d.decision_id)""",
+    """create view current_decisions as
+        select * from standing_decisions
+        where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+        qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
+    """create view current_flags as
+        select * from standing_decisions where verdict in ('flag', 'unflag')
+        qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
+)

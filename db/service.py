@@ -1,0 +1,120 @@
+"""The running server's one store and one scheduler, shared by all pages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from core.errors import AssayError, StoreError
+from core.jobs.folder import JobFolder
+from core.jobs.scheduler import Scheduler
+from core.settings import Settings
+from db import jobs
+from db.store import Store
+
+log = logging.getLogger("assay")
+
+
+class Service:
+    """Store and scheduler of one installation, from server start to server stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the store and take up the jobs.
+
+        Raises:
+            StoreError: the store cannot be opened; nothing runs then.
+        """
+        self.settings = settings
+        self.store = Store(settings.store_path)
+        settings.jobs_path.mkdir(parents=True, exist_ok=True)
+        settings.exports_path.mkdir(parents=True, exist_ok=True)
+        (settings.home / "data").mkdir(parents=True, exist_ok=True)
+        self.scheduler = Scheduler(
+            jobs_path=settings.jobs_path,
+            cpu_jobs=settings.cpu_jobs,
+            jobs_per_gpu=settings.jobs_per_gpu,
+            collected=lambda job_id: jobs.collected_shards(self.store, job_id),
+            on_shard=self._collect,
+            on_end=self._ended,
+        )
+
+    def _collect(self, job_id: str, shard: int) -> None:
+        jobs.collect(self.store, self.job_folder(job_id), shard)
+
+    def _ended(self, job_id: str, state: str) -> None:
+        log.info("Job %s is %s.", job_id, state)
+
+    def start(self) -> None:
+        """Start the scheduler thread; it takes up what ran or finished while no server was there."""
+        self.scheduler.start()
+
+    def stop(self) -> None:
+        """Stop the thread and close the store. Jobs go on."""
+        self.scheduler.stop()
+        self.store.close()
+
+    def job_folder(self, job_id: str) -> JobFolder:
+        """The folder of a job of this installation."""
+        return JobFolder(self.settings.jobs_path / job_id)
+
+    def enqueue(self, folder: JobFolder) -> str:
+        """Hand a written folder to the scheduler; returns the job id."""
+        spec = folder.spec()
+        self.scheduler.submit(folder)
+        return spec.job_id
+
+    def remove_job(self, job_id: str) -> None:
+        """Delete the folder of an ended job and its record; what was collected from it stays.
+
+        Raises:
+            JobError: it is running.
+        """
+        self.scheduler.remove(job_id)
+        jobs.forget(self.store, job_id)
+
+
+_lock = threading.Lock()
+_current: Service | None = None
+_problem: str | None = None
+
+
+def start(settings: Settings) -> Service | None:
+    """Start the service of this process. A store that cannot be opened is remembered for the page that says so."""
+    global _current, _problem
+    with _lock:
+        if _current is not None:
+            return _current
+        try:
+            service = Service(settings)
+        except AssayError as error:
+            log.error("%s", error)
+            _problem = str(error)
+            return None
+        service.start()
+        _current, _problem = service, None
+        return service
+
+
+def stop() -> None:
+    """Stop the service of this process, if there is one."""
+    global _current, _problem
+    with _lock:
+        if _current is not None:
+            _current.stop()
+        _current, _problem = None, None
+
+
+def problem() -> str | None:
+    """Why there is no service, in plain words, or None."""
+    return _problem
+
+
+def current() -> Service:
+    """The running service.
+
+    Raises:
+        StoreError: none runs; the message says why.
+    """
+    if _current is None:
+        raise StoreError(_problem or "The server is still starting. Reload the page in a moment.")
+    return _current

@@ -1,0 +1,1 @@
+"""The screens: query, pure figure, render. No SQL, no mathematics."""

@@ -1,0 +1,42 @@
+"""The entry of every page run: navigation, style, and what keeps the store from opening."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from db import service
+from pages import _ui
+
+st.set_page_config(page_title="Assay", page_icon=":material/science:", layout="wide")
+st.html(_ui.STYLE)
+
+if service.problem() is not None:
+    st.title("Assay cannot open its store", anchor=False)
+    st.error(_ui.plain(str(service.problem())), icon=":material/database_off:")
+    st.stop()
+
+page = st.navigation(
+    {
+        "Data": [
+            st.Page("home.py", title="Home", icon=":material/home:", default=True),
+            st.Page("load.py", title="Load", icon=":material/upload_file:", url_path="load"),
+            st.Page("explore.py", title="Explore", icon=":material/table_rows:", url_path="explore"),
+        ],
+        "Scores": [
+            st.Page("score.py", title="Score", icon=":material/speed:", url_path="score"),
+            st.Page("distributions.py", title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
+        ],
+        "Reflection": [
+            st.Page("reflect.py", title="Reflect", icon=":material/auto_awesome:", url_path="reflect"),
+        ],
+        "Review": [
+            st.Page("review.py", title="Review", icon=":material/compare:", url_path="review"),
+            st.Page("export.py", title="Export", icon=":material/output:", url_path="export"),
+        ],
+        "Team": [
+            st.Page("jobs.py", title="Jobs", icon=":material/pending_actions:", url_path="jobs"),
+            st.Page("progress.py", title="Progress", icon=":material/groups:", url_path="progress"),
+        ],
+    }
+)
+page.run()

@@ -1,0 +1,227 @@
+"""What the review component is told about a pair: plain data, made of what the store knows (pure).
+
+Texts travel as lists of segments; the component puts them into the page as text, never as HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from core.review_diff import Diff, word_diff
+
+VERDICT_WORDS: Mapping[str, str] = {
+    "accept": "accepted",
+    "edit": "edited and accepted",
+    "reject": "rejected",
+    "new_instruction": "took the new instruction with the old response",
+    "new_response": "took the old instruction with the new response",
+    "skip": "skipped",
+    "flag": "flagged",
+    "unflag": "removed the flag",
+    "undo": "took back a decision",
+}
+PROPOSALS: Mapping[str, str] = {
+    "reflected": "take the reflected pair",
+    "original": "keep the original",
+    "leave out": "leave this row out",
+}
+SHOWN_FIELDS = (
+    *("proposal", "ifd_original", "ifd_base", "ifd_candidate"),
+    *("r_ifd_original", "r_ifd_base", "r_ifd_candidate"),
+)
+_FIELDS = (("instruction", "Instruction"), ("input", "Input"), ("output", "Response"))
+_NO_REASON = "It was not scored."
+_WARNING = "Reflected: IFD is 1 or more, so the instruction does not help the student at all."
+
+Reasons = Mapping[tuple[str, str], str]
+"""(output key, "original" or "candidate") -> why there is no score."""
+
+
+def pair_view(pair: Mapping[str, Any], *, now: datetime, reasons: Reasons) -> dict[str, Any]:
+    """Everything the component draws of one pair (:func:`db.review.pair`). ``now`` is naive UTC."""
+    fields = [
+        _field(field, label, str(pair[f"o_{field}"]), str(pair[f"c_{field}"]))
+        for field, label in _FIELDS
+        if field != "input" or pair["o_input"] or pair["c_input"]
+    ]
+    asked = any(pair[f"o_{field}"] != pair[f"c_{field}"] for field in ("instruction", "input"))
+    return {
+        "pair_id": int(pair["pair_id"]),
+        "badges": _badges(pair),
+        "fields": fields,
+        "scores": scores_view(pair, reasons),
+        "proposal": {
+            "title": f"The student proposes: {PROPOSALS.get(pair['proposal'], str(pair['proposal']))}",
+            "reason": str(pair["proposal_reason"]),
+        },
+        "critique": [[_words(str(name)), _said(said)] for name, said in pair["critique"].items()],
+        "history": [_event(event, now) for event in pair["history"]],
+        "decision": _standing(pair["decision"], now),
+        "flag": _flag(pair["flag"], now),
+        "mixes": asked and pair["o_output"] != pair["c_output"],
+    }
+
+
+def _words(name: str) -> str:
+    text = name.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def _said(said: Any) -> str:
+    return said if isinstance(said, str) else str(said)
+
+
+def _badges(pair: Mapping[str, Any]) -> list[dict[str, str]]:
+    recorded = pair["teacher"] == "recorded"
+    model = pair.get("teacher_model")
+    teacher = "recorded answers, replayed" if recorded else f"{pair['teacher']}{f' · {model}' if model else ''}"
+    return [
+        {"label": "dataset", "text": str(pair["dataset"]), "kind": "plain"},
+        {"label": "method", "text": str(pair["method"]), "kind": "plain"},
+        {"label": "stage", "text": f"{pair['stage']} reflection", "kind": "plain"},
+        {"label": "teacher", "text": teacher, "kind": "recorded" if recorded else "plain"},
+    ]
+
+
+def _segments(diff: Diff, side: str) -> list[list[Any]]:
+    return [[int(segment.changed), segment.text] for segment in getattr(diff, side)]
+
+
+def _field(field: str, label: str, original: str, reflected: str) -> dict[str, Any]:
+    diff = word_diff(original, reflected)
+    return {
+        "field": field,
+        "label": label,
+        "original": _segments(diff, "original"),
+        "reflected": _segments(diff, "reflected"),
+        "note": _note(diff),
+    }
+
+
+def _note(diff: Diff) -> str:
+    if diff.state == "same":
+        return "unchanged"
+    if diff.state == "rewritten":
+        return f"rewritten: {diff.kept or 0:.0%} of the words stayed, so changes are not marked"
+    if diff.state == "too long":
+        return "too long to compare word by word"
+    return ""
+
+
+def scores_view(pair: Mapping[str, Any], reasons: Reasons) -> list[dict[str, Any]]:
+    """IFD and r-IFD of both sides with the direction in words; a missing score is a dash with its reason."""
+    return [_score(pair, reasons, "ifd"), _score(pair, reasons, "r_ifd")]
+
+
+_SCORE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "ifd": {
+        "name": "IFD",
+        "rule": "higher = harder for the student",
+        "up": "harder for the student",
+        "down": "easier for the student",
+    },
+    "r_ifd": {
+        "name": "r-IFD",
+        "rule": "lower = better",
+        "up": "worse: the instruction is harder to guess from the response",
+        "down": "better: the instruction is easier to guess from the response",
+    },
+}
+
+
+def _score(pair: Mapping[str, Any], reasons: Reasons, output: str) -> dict[str, Any]:
+    words = _SCORE_WORDS[output]
+    original, candidate = pair[f"{output}_original"], pair[f"{output}_candidate"]
+    base = pair[f"{output}_base"] if pair["base_id"] not in (pair["original_id"], pair["candidate_id"]) else None
+    missing = [
+        f"{side}: {reasons.get((output, which), _NO_REASON)}"
+        for value, side, which in ((original, "Original", "original"), (candidate, "Reflected", "candidate"))
+        if value is None
+    ]
+    change, tone = "", "none"
+    if not missing:
+        difference = candidate - original
+        direction = "up" if difference > 0 else "down"
+        if abs(difference) < 0.0005:
+            change = "= no change"
+        else:
+            change = f"{'▲ +' if difference > 0 else '▼ −'}{abs(difference):.3f} {words[direction]}"
+            tone = "none" if output == "ifd" else {"up": "bad", "down": "good"}[direction]
+    return {
+        "name": words["name"],
+        "rule": words["rule"],
+        "original": _number(original),
+        "reflected": _number(candidate),
+        "base": None if base is None else _number(base),
+        "change": change,
+        "tone": tone,
+        "warning": _WARNING if output == "ifd" and candidate is not None and candidate >= 1.0 else "",
+        "missing": missing,
+    }
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3f}"
+
+
+def _when(moment: datetime, now: datetime) -> str:
+    seconds = max(0.0, (now - moment).total_seconds())
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if moment.date() == now.date():
+        return f"today at {moment:%H:%M} UTC"
+    return f"on {moment:%Y-%m-%d} at {moment:%H:%M} UTC"
+
+
+def _event(event: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    return {
+        "text": f"{event['reviewer']} {VERDICT_WORDS.get(event['verdict'], event['verdict'])} "
+        f"{_when(event['decided_at'], now)}",
+        "note": event["note"] or "",
+        "undone": bool(event["undone"]),
+    }
+
+
+def _standing(decision: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | None:
+    if decision is None:
+        return None
+    verdict = decision["verdict"]
+    return {
+        "kind": "reject" if verdict == "reject" else "accept",
+        "text": f"Decided: {decision['reviewer']} {VERDICT_WORDS[verdict]} {_when(decision['decided_at'], now)}.",
+    }
+
+
+def _flag(flag: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | None:
+    if flag is None:
+        return None
+    return {"note": flag["note"] or "", "text": f"Flagged by {flag['reviewer']} {_when(flag['decided_at'], now)}"}
+
+
+def end_view(*, decided: int, skipped: int, passed: int, elsewhere: int, length: int) -> dict[str, Any]:
+    """What the component draws at the end of a queue: a summary, and what can be done next."""
+    lines = [f"{decided:,} decided and {skipped:,} skipped in this pass of {length:,} pairs."]
+    if elsewhere:
+        lines.append(f"{elsewhere:,} were decided by other people meanwhile and were not shown.")
+    if passed:
+        lines.append(f"{passed:,} were passed without a decision.")
+    return {"title": "The end of this queue", "lines": lines, "skipped": skipped, "passed": passed}
+
+
+def pace_view(progress: Mapping[str, Any], *, position: int, length: int, left: int) -> dict[str, Any]:
+    """Numbers of the bar above the pair: place, decided of all, today, median seconds and an estimate for the rest."""
+    median = progress["median_seconds"]
+    return {
+        "position": position,
+        "length": length,
+        "left": left,
+        "decided": int(progress["n_decided"]),
+        "pairs": int(progress["n_pairs"]),
+        "today": int(progress["n_today"]),
+        "median_seconds": None if median is None else float(median),
+        "seconds_left": None if median is None else float(median) * left,
+    }

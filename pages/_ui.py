@@ -1,0 +1,175 @@
+"""Widgets that several pages share, and the rules of showing hostile text: as text, never as HTML or Markdown."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import AssayError
+from db import queries, service
+from db.service import Service
+
+REVIEWER = "reviewer_name"
+
+STYLE = """<style>
+.block-container {padding-top: 3.2rem; padding-bottom: 3rem; max-width: 1500px;}
+.assay-text {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--st-border-color, #d5dcde);
+  padding: .35rem .7rem; line-height: 1.5; max-height: 32rem; overflow-y: auto;}
+.assay-text.original {border-left-color: #5b6b7a;}
+.assay-text.reflected {border-left-color: #0f8b8d;}
+.assay-label {font-size: .78rem; letter-spacing: .04em; text-transform: uppercase; opacity: .68; margin-bottom: .15rem;}
+.assay-badge {display: inline-block; padding: .05rem .5rem; border-radius: .6rem; font-size: .8rem;
+  border: 1px solid currentColor; margin-right: .35rem;}
+.assay-badge.good {color: #00795a;} .assay-badge.bad {color: #b34d00;} .assay-badge.plain {opacity: .75;}
+</style>"""
+
+
+def current_service() -> Service:
+    """The running service; where there is none the page says why and ends."""
+    try:
+        return service.current()
+    except AssayError as error:
+        st.error(plain(str(error)), icon=":material/database_off:")
+        st.stop()
+
+
+def plain(text: str) -> str:
+    """Text for a place that reads Markdown (labels, messages): every character of Markdown stands for itself."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:<>&^=])", r"\\\1", text)
+
+
+def header(title: str, caption: str) -> None:
+    """Title of a page with one sentence that says what it is for."""
+    st.title(title, anchor=False)
+    st.caption(caption)
+
+
+def empty(message: str, *, page: str | None = None, label: str = "", icon: str = ":material/arrow_forward:") -> None:
+    """What an empty page shows: what is missing, and a link to where it is made."""
+    with st.container(border=True):
+        st.markdown(message)
+        if page is not None:
+            st.page_link(page, label=label, icon=icon)
+
+
+def text_block(text: str, *, label: str | None = None, kind: str = "", limit: int = 100_000) -> None:
+    """Show text of a row as text. Nothing in it is interpreted; a longer text than ``limit`` is cut and says so."""
+    shown = text[:limit]
+    body = html.escape(shown) if shown else '<span style="opacity:.6">(empty)</span>'
+    if len(text) > limit:
+        body += f'\n<span style="opacity:.6">… cut for display: {len(text):,} characters in all</span>'
+    top = f'<div class="assay-label">{html.escape(label)}</div>' if label else ""
+    st.html(f'{top}<div class="assay-text {html.escape(kind)}">{body}</div>')
+
+
+def badge(text: str, kind: str = "plain") -> str:
+    """A small label as HTML, for :func:`badges`. ``kind``: good, bad or plain."""
+    return f'<span class="assay-badge {kind}">{html.escape(text)}</span>'
+
+
+def badges(*items: str) -> None:
+    """Show labels made by :func:`badge` in one line."""
+    st.html("".join(items))
+
+
+def number(value: float | int | None, digits: int = 3) -> str:
+    """A number for people; None is a dash, never 0."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "—"
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min; None is a dash."""
+    if seconds is None or math.isnan(seconds):
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago a naive UTC moment was."""
+    if moment is None:
+        return "—"
+    return f"{duration((datetime.now(UTC).replace(tzinfo=None) - moment).total_seconds())} ago"
+
+
+def reviewer() -> str:
+    """The name under which this session works, or ""."""
+    return str(st.session_state.get(REVIEWER, ""))
+
+
+def dataset_names(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """dataset_id -> "name (n rows)"."""
+    return {row["dataset_id"]: f"{row['name']} ({row['n_members']:,} rows)" for row in rows}
+
+
+def pick_dataset(label: str = "Dataset", *, key: str) -> int:
+    """A select box over the datasets that remembers the choice in the URL (``dataset``); an empty store ends the page."""
+    names = dataset_names(queries.datasets(current_service().store))
+    if not names:
+        empty("There is no dataset yet.", page="load.py", label="Load a dataset")
+        st.stop()
+    wanted = st.query_params.get("dataset", "")
+    options = list(names)
+    index = options.index(int(wanted)) if wanted.isdecimal() and int(wanted) in names else 0
+    chosen = st.selectbox(label, options, index=index, format_func=lambda i: names[i], key=key)
+    st.query_params["dataset"] = str(chosen)
+    return int(chosen)
+
+
+def scorer_label(scorer: Mapping[str, Any]) -> str:
+    """A scorer's name for people: output, and the model with its template where there is one."""
+    model = scorer.get("model")
+    if not model:
+        return str(scorer["output"])
+    parts = [str(model).rstrip("/").split("/")[-1], scorer.get("template")]
+    if "core/demo/student" in str(model):
+        parts[0] = "demo student"
+    return f"{scorer['output']} · {' · '.join(str(p) for p in parts if p)}"
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> bytes:
+    """Rows as CSV for a spreadsheet: cells that a spreadsheet would run as a formula get a leading apostrophe."""
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    guarded = table.map(lambda v: "'" + v if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v)
+    buffer = io.StringIO()
+    guarded.to_csv(buffer, index=False)
+    return buffer.getvalue().encode("utf-8")
+
+
+def chart(figure: Any, *, key: str, data: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, **options: Any) -> Any:
+    """A Plotly figure with its two downloads: the picture (in its toolbar) and its data as CSV."""
+    state = st.plotly_chart(
+        figure,
+        key=key,
+        config={
+            "displaylogo": False,
+            "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2},
+        },
+        **options,
+    )
+    st.download_button(
+        "Data of this chart",
+        data=csv_bytes(data),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        key=f"{key}-data",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    return state
