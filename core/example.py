@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
-
-_WHITESPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +42,4 @@ def content_hash(instruction: str, input_text: str, output: str) -> str:
 
 def folded_hash(instruction: str, input_text: str, output: str) -> str:
     """Content address after folding case and runs of whitespace: equal for near-identical copies."""
-    return content_hash(*(_WHITESPACE.sub(" ", text).strip().casefold() for text in (instruction, input_text, output)))
+    return content_hash(*(" ".join(text.split()).casefold() for text in (instruction, input_text, output)))

@@ -104,6 +104,13 @@ def n_parameters(model: str) -> float | None:
     return None
 
 
+def _rounded(number: float) -> str:
+    for unit, word in ((1e9, "billion"), (1e6, "million")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {word}"
+    return f"{max(100.0, round(number, -2)):,.0f}"
+
+
 def estimate(
     *,
     n_rows: int,
@@ -136,10 +143,10 @@ def estimate(
     size = known or _UNKNOWN_PARAMETERS
     device = student.device.split(":")[0]
     seconds = 2 * size * n_tokens / _OPERATIONS_PER_SECOND.get(device, _OPERATIONS_PER_SECOND["cpu"])
-    about = f"{size / 1e6:,.0f} million parameters" if known else "an unknown size, taken as a billion parameters"
+    about = f"{_rounded(size)} parameters" if known else "an unknown size, taken as a billion parameters"
     return Estimate(
         seconds,
         False,
-        f"A rough guess, it may be several times off: about {n_tokens / 1e6:,.1f} million tokens through a model of "
+        f"A rough guess, it may be several times off: about {_rounded(n_tokens)} tokens through a model of "
         f"{about}. No job with this model has ended here yet.",
     )

@@ -61,7 +61,7 @@ def word_diff(original: str, reflected: str) -> Diff:
         return Diff(_plain(original), _plain(reflected), "too long", None)
     runs = _merged(_runs(before, after))
     kept = _kept(runs)
-    if kept < REWRITTEN_SHARE and max(len(original), len(reflected)) > SHORT_TEXT_CHARACTERS and original.strip():
+    if kept < REWRITTEN_SHARE and max(len(original), len(reflected)) > SHORT_TEXT_CHARACTERS:
         return Diff(_plain(original), _plain(reflected), "rewritten", kept)
     return Diff(_side(runs, 0), _side(runs, 1), "changed", kept)
 

@@ -53,8 +53,11 @@ class ScorerIdentity:
 
     @property
     def key(self) -> str:
-        """Canonical JSON of all fields."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """Canonical JSON of all fields but the path of a local model: its digest says what it is, wherever it lies."""
+        fields = dataclasses.asdict(self)
+        if self.revision is not None and self.revision.startswith("local-"):
+            fields["model"] = None
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def _identity(

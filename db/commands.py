@@ -33,6 +33,16 @@ def _check_name(connection: Connection, name: str) -> str:
     return clean
 
 
+def check_new_name(store: Store, name: str) -> str:
+    """The name as a dataset will carry it (without spaces around it).
+
+    Raises:
+        StoreError: it is empty or taken.
+    """
+    with store.read() as connection:
+        return _check_name(connection, name)
+
+
 def import_dataset(
     store: Store,
     batches: Iterable[pa.RecordBatch],
@@ -70,7 +80,7 @@ def import_dataset(
                     created_by=created_by,
                     drop_exact_duplicates=drop_exact_duplicates,
                 )
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, duckdb.Error) as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise StoreError(f"{name.strip()!r} could not be stored: {reason} Nothing was imported.") from error
         finally:

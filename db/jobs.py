@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from core.lm import StudentSettings
 from sqlalchemy import Connection, text
 
 import core
@@ -18,7 +17,9 @@ from core.errors import JobError, StoreError
 from core.example import Example
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
+from core.lm import StudentSettings
 from core.reflecting import SHARD_ROWS, ReflectOptions
+from core.reflection_calls import carry_answers
 from core.reflection_records import Call, PairRecord, ReflectedRow, from_table
 from db import commands, queries
 from db.store import Store, frame, registered, rows, scalar, utc_now
@@ -222,9 +223,8 @@ def submit_retry(
         retry_of=job_id,
     )
     folder = JobFolder.create(jobs_path / again.job_id, again, table)
-    for answer in before.answers():
-        if answer.get("outcome") == "parsed":
-            folder.append_answer(answer)
+    if spec.kind == "reflect":
+        carry_answers(before, new=folder)
     record_job(store, again, dataset_id=spec.params.get("dataset_id"))
     return folder
 
@@ -434,7 +434,10 @@ def _insert_pair(
         text(
             """insert into pairs select nextval('pair_ids'), :job_id, :dataset_id, :original_id, :base_id,
             :candidate_id, :method, :stage, :call_id, :teacher, :proposal, :proposal_reason, :ifd_original, :ifd_base,
-            :ifd_candidate, :r_ifd_original, :r_ifd_base, :r_ifd_candidate, :created_at"""
+            :ifd_candidate, :r_ifd_original, :r_ifd_base, :r_ifd_candidate, :created_at
+            where not exists (select 1 from pairs p where p.dataset_id = :dataset_id and p.original_id = :original_id
+                and p.base_id = :base_id and p.candidate_id = :candidate_id and p.method = :method
+                and p.stage = :stage and p.proposal_reason = :proposal_reason)"""
         ),
         {
             "job_id": spec.job_id,

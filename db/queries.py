@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +29,28 @@ def version(store: Store) -> str:
 
 
 def datasets(store: Store) -> list[dict[str, Any]]:
-    """All datasets, newest first, with the number of their pairs and of those decided."""
+    """All datasets, newest first, with the number of their pairs and of those decided.
+
+    ``details`` is a dictionary without the findings of the import; :func:`dataset_details` has them.
+    """
     with store.read() as connection:
         return rows(
             connection,
-            """select d.dataset_id, d.name, d.kind, d.source, d.n_members, d.details, d.created_at, d.created_by,
+            """select d.dataset_id, d.name, d.kind, d.source, d.n_members,
+                json_merge_patch(d.details, '{"findings": null}') details, d.created_at, d.created_by,
                 coalesce(p.n_pairs, 0) n_pairs, coalesce(p.n_decided, 0) n_decided
             from datasets d left join (
                 select p.dataset_id, count(*) n_pairs, count(c.pair_id) n_decided
                 from pairs p left join current_decisions c on c.pair_id = p.pair_id group by p.dataset_id
             ) p on p.dataset_id = d.dataset_id order by d.dataset_id desc""",
         )
+
+
+def dataset_details(store: Store, dataset_id: int) -> dict[str, Any]:
+    """What was kept with a dataset when it was made: of an import its report and the first findings of each kind."""
+    with store.read() as connection:
+        found = rows(connection, "select details::varchar details from datasets where dataset_id = :id", id=dataset_id)
+    return dict(json.loads(found[0]["details"])) if found else {}
 
 
 def scorers(store: Store, *, dataset_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
@@ -89,7 +101,8 @@ def scored_counts(store: Store, *, dataset_id: int, identities: Mapping[str, str
     return {output: counts.get(identity, 0) for output, identity in identities.items()}
 
 
-_TO_SCORE = """from (select example_id, min(position) position from members where dataset_id = $id group by example_id) m
+_TO_SCORE = """from (
+        select example_id, min(position) position from members where dataset_id = $id group by example_id) m
     join examples e on e.example_id = m.example_id
     left join (select c.example_id, count(*) n from scores c join scorers s on s.scorer_id = c.scorer_id
         where list_contains($identities, s.identity) and not c.transient group by c.example_id) d
@@ -281,8 +294,8 @@ def scores_of(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
     with store.read() as connection:
         return frame(
             connection,
-            """select c.example_id, s.scorer_id, s.output, s.indicator, s.version, s.model, s.template, s.settings,
-                c.value, c.reason
+            """select c.example_id, s.scorer_id, s.output, s.indicator, s.version, s.model, s.revision, s.template,
+                s.settings, c.value, c.reason
             from scores c join scorers s on s.scorer_id = c.scorer_id
             where c.example_id in (select unnest($ids)) order by s.scorer_id""",
             {"ids": list(example_ids)},
@@ -318,7 +331,8 @@ def histogram(store: Store, *, scorer_id: int, dataset_ids: Sequence[int], n_bin
                 bool_and(value = floor(value)) and hi > lo whole from v),
             w as (select mn, mx, case when whole then floor(lo) else lo end start,
                 case when whole then ceil((hi - floor(lo) + 1) / $bins) else (hi - lo) / $bins end width,
-                case when whole then ceil((hi - floor(lo) + 1) / width)::int when hi > lo then $bins else 1 end k from q),
+                case when whole then ceil((hi - floor(lo) + 1) / width)::int when hi > lo then $bins else 1 end k
+                from q),
             g as (select v.*, w.*, case when width > 0 then floor((value - start) / width) else 0 end guess from v, w),
             -- The division may land a hair beside an edge; the edges themselves decide.
             b as (select *, greatest(0, least(k - 1, guess - (value < start + width * guess)::int
@@ -362,11 +376,14 @@ def null_reasons(store: Store, *, scorer_id: int, dataset_ids: Sequence[int]) ->
 
 
 def scatter(store: Store, *, x: int, y: int, dataset_ids: Sequence[int], limit: int = 5000) -> pa.Table:
-    """Up to ``limit`` rows that have both scores, the same each time: ``example_id, dataset_id, x, y, instruction``."""
+    """Up to ``limit`` rows that have both scores, the same each time.
+
+    Columns ``dataset_id, position, example_id, x, y, instruction`` (its first 80 characters).
+    """
     with store.read() as connection:
         return frame(
             connection,
-            """select m.dataset_id, m.example_id, a.value x, b.value y, left(e.instruction, 80) instruction
+            """select m.dataset_id, m.position, m.example_id, a.value x, b.value y, left(e.instruction, 80) instruction
             from members m join scores a on a.example_id = m.example_id and a.scorer_id = $x and a.value is not null
             join scores b on b.example_id = m.example_id and b.scorer_id = $y and b.value is not null
             join examples e on e.example_id = m.example_id

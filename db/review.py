@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection
 
 from core.errors import StoreError
 from core.filters import ExportChoice, PairFilter
@@ -263,33 +267,63 @@ def _choice(dataset_id: int, choice: ExportChoice) -> dict[str, Any]:
     }
 
 
-def curated_counts(store: Store, dataset_id: int, choice: ExportChoice) -> list[dict[str, Any]]:
-    """What an export would hold: ``state, verdict, kept, n`` over the members of the dataset.
+_COUNTED = f"""{_RESOLVED} select state, verdict, case when example_id is null then 'left out'
+        when example_id = original_id then 'original' else 'reflected' end kept, count(*) n,
+        bit_xor(hash(position, coalesce(example_id, -1), coalesce(verdict, ''))) mark
+    from chosen group by all order by state, verdict, kept"""
+_CHOSEN_ROWS = f"""{_RESOLVED} select c.position, c.metadata, c.state, c.verdict, c.pair_id, c.reviewer,
+        case when c.example_id = c.original_id then 'original' else 'reflected' end kept,
+        e.example_id, e.hash, e.instruction, e.input, e.output
+    from chosen c join examples e on e.example_id = c.example_id order by c.position"""
 
-    ``kept`` is "original", "reflected" or "left out". The same SQL makes the rows of the export, so the page cannot
-    promise another thing than the file holds.
+
+@dataclass(frozen=True)
+class CuratedCounts:
+    """What an export holds. ``counts``: ``state, verdict, kept, n`` (kept: "original", "reflected" or "left out").
+
+    ``mark`` differs as soon as any row would come out otherwise, also where the counts happen to be equal.
     """
+
+    counts: tuple[Mapping[str, Any], ...]
+    mark: str
+
+    @property
+    def n_kept(self) -> int:
+        """Rows in the file."""
+        return sum(int(row["n"]) for row in self.counts if row["kept"] != "left out")
+
+
+def _counted(connection: Connection, parameters: Mapping[str, Any]) -> CuratedCounts:
+    found = frame(connection, _COUNTED, parameters).to_pylist()
+    mark = "-".join(f"{row['state'][:1]}{row['mark']:x}" for row in found)
+    return CuratedCounts(tuple({k: row[k] for k in ("state", "verdict", "kept", "n")} for row in found), mark)
+
+
+def curated_summary(store: Store, dataset_id: int, choice: ExportChoice) -> CuratedCounts:
+    """What an export would hold now. The same SQL makes its rows, so the page promises what the file will be."""
     with store.read() as connection:
-        return frame(
-            connection,
-            f"""{_RESOLVED} select state, verdict, case when example_id is null then 'left out'
-                when example_id = original_id then 'original' else 'reflected' end kept, count(*) n
-            from chosen group by all order by state, verdict, kept""",
-            _choice(dataset_id, choice),
-        ).to_pylist()
+        return _counted(connection, _choice(dataset_id, choice))
 
 
-def curated_rows(store: Store, dataset_id: int, choice: ExportChoice) -> list[dict[str, Any]]:
+def curated_counts(store: Store, dataset_id: int, choice: ExportChoice) -> list[dict[str, Any]]:
+    """The counts of :func:`curated_summary` alone."""
+    return [dict(row) for row in curated_summary(store, dataset_id, choice).counts]
+
+
+def curated_table(store: Store, dataset_id: int, choice: ExportChoice) -> tuple[CuratedCounts, pa.Table]:
+    """Counts and rows of an export as of one moment: what is decided meanwhile is in both or in neither."""
+    parameters = _choice(dataset_id, choice)
+    with store.write() as connection:  # a transaction: one snapshot for both
+        return _counted(connection, parameters), frame(connection, _CHOSEN_ROWS, parameters)
+
+
+def curated_rows(
+    store: Store, dataset_id: int, choice: ExportChoice, *, limit: int | None = None
+) -> list[dict[str, Any]]:
     """The rows of the export in the order of the dataset: texts, hash, metadata, state, verdict, pair, reviewer."""
+    tail = "" if limit is None else f" limit {int(limit)}"
     with store.read() as connection:
-        return frame(
-            connection,
-            f"""{_RESOLVED} select c.position, c.metadata, c.state, c.verdict, c.pair_id, c.reviewer,
-                case when c.example_id = c.original_id then 'original' else 'reflected' end kept,
-                e.example_id, e.hash, e.instruction, e.input, e.output
-            from chosen c join examples e on e.example_id = c.example_id order by c.position""",
-            _choice(dataset_id, choice),
-        ).to_pylist()
+        return frame(connection, _CHOSEN_ROWS + tail, _choice(dataset_id, choice)).to_pylist()
 
 
 def scorers_of_pairs(store: Store, dataset_id: int) -> list[dict[str, Any]]:

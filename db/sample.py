@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-from core.lm import StudentSettings
-from core.scoring import DEMO_STUDENT
 
 from core import demo
 from core.indicators import INDICATORS
+from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
+from core.scoring import DEMO_STUDENT
 from db import commands, jobs, queries
 from db.service import Service
 from db.store import Store, rows
 
 SAMPLE, SAMPLE_EVALUATION = "Sample: instructions", "Sample: evaluation"
+SAMPLE_SOURCE, EVALUATION_SOURCE = "bundled sample", "bundled sample (evaluation)"
 
 
 def demo_student() -> StudentSettings:
@@ -40,7 +41,7 @@ def _batches(sample: Sequence[demo.SampleRow]) -> Iterator[pa.RecordBatch]:
 
 def sample_dataset(store: Store) -> int | None:
     """Id of the sample's dataset, if it is in the store."""
-    return next((d["dataset_id"] for d in queries.datasets(store) if d["source"] == "bundled sample"), None)
+    return next((d["dataset_id"] for d in queries.datasets(store) if d["source"] == SAMPLE_SOURCE), None)
 
 
 def open_sample(service: Service, *, created_by: str | None = None) -> int:
@@ -51,16 +52,17 @@ def open_sample(service: Service, *, created_by: str | None = None) -> int:
     store = service.store
     dataset_id = sample_dataset(store)
     if dataset_id is None:
+        if not any(d["source"] == EVALUATION_SOURCE for d in queries.datasets(store)):
+            commands.import_dataset(
+                store,
+                _batches(demo.eval_rows()),
+                name=SAMPLE_EVALUATION,
+                source=EVALUATION_SOURCE,
+                kind="evaluation",
+                created_by=created_by,
+            )
         dataset_id = commands.import_dataset(
-            store, _batches(demo.sample_rows()), name=SAMPLE, source="bundled sample", created_by=created_by
-        )
-        commands.import_dataset(
-            store,
-            _batches(demo.eval_rows()),
-            name=SAMPLE_EVALUATION,
-            source="bundled sample (evaluation)",
-            kind="evaluation",
-            created_by=created_by,
+            store, _batches(demo.sample_rows()), name=SAMPLE, source=SAMPLE_SOURCE, created_by=created_by
         )
     student = demo_student()
     recorded = _recorded_ids(store, dataset_id)

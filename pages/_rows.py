@@ -12,7 +12,6 @@ import pandas as pd
 import streamlit as st
 
 from core.filters import RowFilter
-from core.indicators import OUTPUTS
 from db import queries
 from db.store import Store
 from pages import _ui
@@ -20,7 +19,7 @@ from pages import _ui
 Scorer = Mapping[str, Any]
 FIRST_OUTPUTS = ("ifd", "r_ifd", "perplexity", "mtld", "length")
 ARROWS = {"higher": "↑ higher", "lower": "↓ lower", "neither": "·"}
-_WHOLE_UNITS = ("tokens", "words", "characters")
+_COUNTS = ("length", "n_tokens")
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -86,9 +85,18 @@ def short_labels(found: Sequence[Scorer]) -> dict[int, str]:
     return {s["scorer_id"]: s["output"] if twins[s["output"]] == 1 else whole[s["scorer_id"]] for s in found}
 
 
+def usual(found: Sequence[Scorer], *, first: Sequence[int] = ()) -> list[int]:
+    """Scorer ids for a table: ``first``, then one for each of the outputs that people ask for, the latest of each."""
+    latest: dict[str, int] = {}
+    for scorer in found:
+        if scorer["output"] in FIRST_OUTPUTS:
+            latest[scorer["output"]] = max(scorer["scorer_id"], latest.get(scorer["output"], 0))
+    return list(dict.fromkeys([*first, *latest.values()]))
+
+
 def is_whole(output: str) -> bool:
     """Whether an output counts things, so that it is shown without decimals."""
-    return output in OUTPUTS and OUTPUTS[output].unit in _WHOLE_UNITS
+    return output.startswith(_COUNTS)
 
 
 def identity(*parts: object) -> str:
@@ -106,6 +114,7 @@ def table(
     opened: int | None = None,
     on_open: Callable[[tuple[int, ...], str], None],
     height: int = 560,
+    texts_first: bool = True,
 ) -> str:
     """A table of rows with the scores ``shown``; a click on a cell or a row calls ``on_open(example_ids, widget key)``.
 
@@ -120,6 +129,7 @@ def table(
         hide_index=True,
         height=height,
         placeholder="—",
+        column_order=_order(list(frame.columns), texts_first=texts_first),
         column_config=config,
         key=widget,
         on_select=lambda: on_open(ids, widget),
@@ -127,6 +137,16 @@ def table(
         selection_default={"selection": {"rows": [ids.index(opened)]}} if opened in ids else None,
     )
     return widget
+
+
+def _order(columns: Sequence[str], *, texts_first: bool) -> list[str]:
+    last = () if texts_first else ("input", "output")
+    return [*(name for name in columns if name not in last), *(name for name in columns if name in last)]
+
+
+def select(widget: str, position: int) -> None:
+    """Select the row at ``position`` of a table. Call it in a callback, before the table is drawn again."""
+    st.session_state[widget] = {"selection": {"rows": [position], "columns": [], "cells": []}}
 
 
 def clicked(ids: Sequence[int], widget: str) -> int | None:

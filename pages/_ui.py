@@ -20,7 +20,7 @@ from db.service import Service
 REVIEWER = "reviewer_name"
 
 STYLE = """<style>
-.block-container {padding-top: 3.2rem; padding-bottom: 3rem; max-width: 1500px;}
+.block-container {padding: 3.2rem 3rem 3rem; max-width: 1500px;}
 .assay-text {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--st-border-color, #d5dcde);
   padding: .35rem .7rem; line-height: 1.5; max-height: 32rem; overflow-y: auto;}
 .assay-text.original {border-left-color: #5b6b7a;}
@@ -118,7 +118,7 @@ def dataset_names(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
 
 
 def pick_dataset(label: str = "Dataset", *, key: str) -> int:
-    """A select box over the datasets that remembers the choice in the URL (``dataset``); an empty store ends the page."""
+    """A select box over the datasets, its choice kept in the URL (``dataset``); an empty store ends the page."""
     names = dataset_names(queries.datasets(current_service().store))
     if not names:
         empty("There is no dataset yet.", page="load.py", label="Load a dataset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -16,10 +17,37 @@ from db.service import Service
 from db.store import Store
 from pages import _rows, _ui
 
+
+@dataclass(frozen=True)
+class View:
+    """What the whole page is about: the chosen datasets, their names, the scorers with values, the store's version."""
+
+    service: Service
+    datasets: tuple[int, ...]
+    names: Mapping[int, str]
+    scorers: Sequence[Mapping[str, Any]]
+    version: str
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        return self.service.store
+
+    @property
+    def path(self) -> str:
+        """Where the store lies: part of the key of what is remembered."""
+        return str(self.store.path)
+
+    def summary(self, scorer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Counts and quantiles of a scorer, per dataset."""
+        return _rows.summary(self.store, self.path, self.version, scorer["scorer_id"], self.datasets)
+
+
 BINS = (20, 40, 80)
 ROWS_SHOWN = 50
 POINTS = 5000
 RATIOS = ("ifd", "r_ifd")
+COVERAGE = {"n_values": "✓ value", "n_nulls": "∅ NULL", "n_missing": "… unscored"}
 NO_SCORES = "None of these rows has a score yet."
 
 
@@ -75,7 +103,7 @@ def _about(scorer: Mapping[str, Any]) -> None:
     output = OUTPUTS.get(scorer["output"])
     if output is not None:
         better = {"higher": "↑ higher is better", "lower": "↓ lower is better", "neither": "no better end"}
-        st.caption(f"{output.describes} · {better[output.direction]}" + (f" · in {output.unit}" if output.unit else ""))
+        st.caption(f"{output.describes} · {better[output.direction]}")
 
 
 def _axis(scorer: Mapping[str, Any]) -> str:
@@ -88,9 +116,7 @@ def _axis(scorer: Mapping[str, Any]) -> str:
 # --- histogram ---
 
 
-def _show_histogram(
-    service: Service, scorer: Mapping[str, Any], datasets: tuple[int, ...], names: Mapping[int, str], version: str
-) -> list[Any]:
+def _show_histogram(view: View, scorer: Mapping[str, Any]) -> list[Any]:
     """Draw it; returns the bins that are selected."""
     with st.container(horizontal=True, vertical_alignment="center"):
         n_bins = st.segmented_control(
@@ -99,23 +125,27 @@ def _show_histogram(
         )  # fmt: skip
         share = st.toggle(
             "Per cent of each dataset",
-            value=len(datasets) > 1,
-            key=f"distributions-share-{len(datasets) > 1}",
+            value=len(view.datasets) > 1,
+            key=f"distributions-share-{len(view.datasets) > 1}",
             help="Compares datasets of different size.",
         )
-    path, scorer_id = str(service.store.path), scorer["scorer_id"]
-    bins = _histogram(service.store, path, version, scorer_id, datasets, int(n_bins or BINS[1]))
-    summaries = _rows.summary(service.store, path, version, scorer_id, datasets)
-    figure = charts.histogram_figure(bins, summaries, names, title=_axis(scorer), share=share)
+    scorer_id = scorer["scorer_id"]
+    bins = _histogram(view.store, view.path, view.version, scorer_id, view.datasets, int(n_bins or BINS[1]))
+    figure = charts.histogram_figure(bins, view.summary(scorer), view.names, title=_axis(scorer), share=share)
     state = _ui.chart(
         figure,
-        key=f"histogram-{_rows.identity(scorer_id, datasets, share, bins)}",
-        data=[{"dataset": names[row["dataset_id"]], **row} for row in bins],
+        key=f"histogram-{_rows.identity(scorer_id, view.datasets, share, bins)}",
+        data=[{"dataset": view.names[row["dataset_id"]], **row} for row in bins],
         name=f"histogram-{scorer['output']}",
         on_select="rerun",
         selection_mode=("points", "box"),
     )
-    parts = charts.by_dataset(bins)
+    return _selected(bins, state)
+
+
+def _selected(rows: Sequence[Any], state: Any) -> list[Any]:
+    """The rows of a figure that are selected in it: its traces hold them in the order of ``charts.by_dataset``."""
+    parts = charts.by_dataset(rows)
     return [
         parts[point["curve_number"]][point["point_index"]]
         for point in state["selection"]["points"]
@@ -123,34 +153,23 @@ def _show_histogram(
     ]
 
 
-def _rows_behind(
-    service: Service, bins: Sequence[Any], scorer: Mapping[str, Any], names: Mapping[int, str], version: str
-) -> None:
+def _rows_behind(view: View, bins: Sequence[Any], scorer: Mapping[str, Any]) -> None:
     if not bins:
         st.caption("Click a bar (or drag a box over several) to see the rows behind it.")
         return
     low, high = charts.span_of(bins)
     chosen = tuple(sorted({row["dataset_id"] for row in bins}))
     filters = RowFilter(datasets=chosen, sort=scorer["scorer_id"], descending=False)
-    _rows_of(service, filters.with_range(scorer["scorer_id"], low, high), [scorer], names, version, key="behind-bar")
+    _rows_of(view, filters.with_range(scorer["scorer_id"], low, high), [scorer], key="behind-bar")
 
 
-def _rows_of(
-    service: Service,
-    filters: RowFilter,
-    shown: Sequence[Any],
-    names: Mapping[int, str],
-    version: str,
-    *,
-    key: str,
-) -> None:
-    """The first rows of a filter, its number of rows, and the way to all of them."""
-    path = str(service.store.path)
-    total = _rows.count(service.store, path, version, filters)
-    page = _rows.page(service.store, path, version, filters, None, ROWS_SHOWN)
+def _rows_of(view: View, filters: RowFilter, about: Sequence[Any], *, key: str) -> None:
+    """The first rows of a filter over the scorers ``about``, its number of rows, and the way to all of them."""
+    total = _rows.count(view.store, view.path, view.version, filters)
+    page = _rows.page(view.store, view.path, view.version, filters, None, ROWS_SHOWN)
     words = " and ".join(
         f"{_ui.plain(s['output'])} from {_ui.number(r.low, 4)} to {_ui.number(r.high, 4)}"
-        for s, r in zip(shown, filters.ranges, strict=True)
+        for s, r in zip(about, filters.ranges, strict=True)
     )
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         first = f", the first {ROWS_SHOWN} here" if total > ROWS_SHOWN else ""
@@ -158,54 +177,58 @@ def _rows_of(
         st.page_link(
             "explore.py", label="Open in Explore", icon=":material/table_rows:", query_params=filters.to_params()
         )
-    _linked_table(service, page.rows, shown, names, key=key, params=filters.to_params())
+    _linked_table(view, page.rows, about, key=key, params=filters.to_params())
 
 
 def _linked_table(
-    service: Service,
-    rows: Sequence[Mapping[str, Any]],
-    shown: Sequence[Any],
-    names: Mapping[int, str],
-    *,
-    key: str,
-    params: Mapping[str, str],
+    view: View, rows: Sequence[Mapping[str, Any]], about: Sequence[Any], *, key: str, params: Mapping[str, str]
 ) -> None:
-    """A table whose rows open in Explore."""
-    scores = queries.scores_of(service.store, [row["example_id"] for row in rows])
-    opened: list[int] = []
+    """A table whose rows open in Explore, with the scorers ``about`` and the usual ones."""
+    scores = queries.scores_of(view.store, [row["example_id"] for row in rows])
+    by_id = {s["scorer_id"]: s for s in view.scorers}
+    shown = [by_id[i] for i in _rows.usual(view.scorers, first=[s["scorer_id"] for s in about])]
 
     def remember(ids: tuple[int, ...], widget: str) -> None:
         found = _rows.clicked(ids, widget)
         if found is not None:
-            opened.append(found)
             st.session_state["distributions_open"] = {**params, "row": str(found)}
 
-    _rows.table(rows, scores=scores, shown=shown, names=names, key=key, on_open=remember, height=320)
+    _rows.table(rows, scores=scores, shown=shown, names=view.names, key=key, on_open=remember, height=320)
     st.caption("Click a row to open it whole in Explore.")
 
 
 # --- coverage ---
 
 
-def _coverage(
-    service: Service, scorer: Mapping[str, Any], datasets: tuple[int, ...], names: Mapping[int, str], version: str
-) -> None:
-    summaries = _rows.summary(service.store, str(service.store.path), version, scorer["scorer_id"], datasets)
+def _coverage(view: View, scorer: Mapping[str, Any]) -> None:
+    summaries = view.summary(scorer)
     n_members = sum(row["n_members"] for row in summaries)
     n_values = sum(row["n_values"] for row in summaries)
     with st.container(border=True):
         st.markdown(f"**Coverage** · {100 * n_values / max(1, n_members):.1f} % of {n_members:,} rows have a value")
         _ui.chart(
-            charts.coverage_figure(summaries, names),
-            key=f"coverage-{_rows.identity(scorer['scorer_id'], datasets)}",
+            charts.coverage_figure(summaries, view.names),
+            key=f"coverage-{_rows.identity(scorer['scorer_id'], view.datasets)}",
             data=[
-                {"dataset": names[row["dataset_id"]]}
+                {"dataset": view.names[row["dataset_id"]]}
                 | {key: row[key] for key in ("n_members", "n_values", "n_nulls", "n_missing")}
                 for row in summaries
             ],
             name=f"coverage-{scorer['output']}",
         )
-        reasons = queries.null_reasons(service.store, scorer_id=scorer["scorer_id"], dataset_ids=datasets)
+        st.dataframe(
+            [
+                {"dataset": view.names[row["dataset_id"]]} | {words: row[key] for key, words in COVERAGE.items()}
+                for row in summaries
+            ],
+            hide_index=True,
+            height="content",
+            column_config={
+                words: st.column_config.NumberColumn(words, format="localized", width=84) for words in COVERAGE.values()
+            },
+            key="coverage-table",
+        )
+        reasons = queries.null_reasons(view.store, scorer_id=scorer["scorer_id"], dataset_ids=view.datasets)
         if reasons:
             st.dataframe(
                 [{"rows": row["n"], "why there is no value": row["reason"]} for row in reasons],
@@ -225,10 +248,9 @@ def _coverage(
 
 def _table_of_quantiles(summaries: Sequence[Mapping[str, Any]], output: str) -> None:
     keys = {
-        "n_values": "values", "n_nulls": "NULL", "n_missing": "not scored", "mean": "mean", "minimum": "min",
+        "n_values": "values", "mean": "mean", "minimum": "min",
         "q05": "5 %", "q25": "25 %", "median": "median", "q75": "75 %", "q95": "95 %", "maximum": "max",
     }  # fmt: skip
-    counts = ("n_values", "n_nulls", "n_missing")
     whole = _rows.is_whole(output)
     st.dataframe(
         [{"dataset": row["dataset"], **{words: row[key] for key, words in keys.items()}} for row in summaries],
@@ -236,7 +258,7 @@ def _table_of_quantiles(summaries: Sequence[Mapping[str, Any]], output: str) -> 
         placeholder="—",
         column_config={
             words: st.column_config.NumberColumn(
-                format="localized" if key in counts else "%.1f" if whole else "%.4g", width="small"
+                format="localized" if key == "n_values" else "%.1f" if whole else "%.4g", width="small"
             )
             for key, words in keys.items()
         },
@@ -247,29 +269,26 @@ def _table_of_quantiles(summaries: Sequence[Mapping[str, Any]], output: str) -> 
 # --- two scores ---
 
 
-def _scatter(
-    service: Service, found: Sequence[Any], datasets: tuple[int, ...], names: Mapping[int, str], version: str
-) -> None:
+def _scatter(view: View) -> None:
     st.subheader("Two scores of the same rows", anchor=False)
-    if len(found) < 2:
+    if len(view.scorers) < 2:
         st.caption("This needs a second score. Score these rows by another indicator.")
         return
     left, right = st.columns(2)
     with left:
-        x = _choose_scorer(found, label="Across", parameter="x", usual=0)
+        x = _choose_scorer(view.scorers, label="Across", parameter="x", usual=0)
     with right:
-        y = _choose_scorer(found, label="Up", parameter="y", usual=1)
+        y = _choose_scorer(view.scorers, label="Up", parameter="y", usual=1)
     if x["scorer_id"] == y["scorer_id"]:
         st.info("Choose two different scores.")
         return
-    path = str(service.store.path)
-    points = _points(service.store, path, version, x["scorer_id"], y["scorer_id"], datasets)
+    points = _points(view.store, view.path, view.version, x["scorer_id"], y["scorer_id"], view.datasets)
     if not points:
         st.info("No row of these datasets has both scores.")
         return
     figure = charts.scatter_figure(
         points,
-        names,
+        view.names,
         x_title=_axis(x),
         y_title=_axis(y),
         unit_lines=(x["output"] in RATIOS, y["output"] in RATIOS),
@@ -278,48 +297,41 @@ def _scatter(
         st.caption(f"{POINTS:,} rows drawn, chosen by chance but the same each time. A box finds all rows in it.")
     state = _ui.chart(
         figure,
-        key=f"scatter-{_rows.identity(x['scorer_id'], y['scorer_id'], datasets, version)}",
-        data=[{**row, "dataset": names[row["dataset_id"]]} for row in points],
+        key=f"scatter-{_rows.identity(x['scorer_id'], y['scorer_id'], view.datasets, view.version)}",
+        data=[{**row, "dataset": view.names[row["dataset_id"]]} for row in points],
         name=f"{x['output']}-{y['output']}",
         on_select="rerun",
         selection_mode=("points", "box", "lasso"),
     )
     selection = state["selection"]
-    parts = charts.by_dataset(points)
-    chosen = [
-        parts[point["curve_number"]][point["point_index"]]
-        for point in selection["points"]
-        if point["curve_number"] < len(parts) and point["point_index"] < len(parts[point["curve_number"]])
-    ]
+    chosen = _selected(points, state)
     if not chosen:
         st.caption("Draw a box or a lasso (toolbar of the chart) around points to see their rows.")
     elif selection["lasso"] or not selection["box"]:
-        _rows_of_lasso(service, chosen, [x, y], names)
+        _rows_of_lasso(view, chosen, [x, y])
     else:
-        _rows_of_box(service, chosen, [x, y], names, version)
+        _rows_of_box(view, chosen, [x, y])
 
 
-def _rows_of_box(
-    service: Service, chosen: Sequence[Any], shown: Sequence[Any], names: Mapping[int, str], version: str
-) -> None:
+def _rows_of_box(view: View, chosen: Sequence[Any], about: Sequence[Any]) -> None:
     filters = RowFilter(datasets=tuple(sorted({row["dataset_id"] for row in chosen})))
-    for scorer, axis in zip(shown, ("x", "y"), strict=True):
+    for scorer, axis in zip(about, ("x", "y"), strict=True):
         values = [row[axis] for row in chosen]
         filters = filters.with_range(scorer["scorer_id"], min(values), max(values))
-    _rows_of(service, filters, shown, names, version, key="behind-box")
+    _rows_of(view, filters, about, key="behind-box")
 
 
-def _rows_of_lasso(service: Service, chosen: Sequence[Any], shown: Sequence[Any], names: Mapping[int, str]) -> None:
+def _rows_of_lasso(view: View, chosen: Sequence[Any], about: Sequence[Any]) -> None:
     ids = list(dict.fromkeys(row["example_id"] for row in chosen))
     first = f", the first {ROWS_SHOWN} here" if len(ids) > ROWS_SHOWN else ""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{len(ids):,} rows** inside{first}")
         with st.popover("Save as dataset", icon=":material/library_add:"):
-            _save(service, ids)
-    texts = {row["example_id"]: row for row in queries.previews(service.store, ids[:ROWS_SHOWN])}
+            _save(view.service, ids)
+    texts = {row["example_id"]: row for row in queries.previews(view.store, ids[:ROWS_SHOWN])}
     places = {row["example_id"]: row for row in reversed(chosen)}
     rows = [places[i] | texts[i] for i in ids[:ROWS_SHOWN] if i in texts]
-    _linked_table(service, rows, shown, names, key="behind-lasso", params={})
+    _linked_table(view, rows, about, key="behind-lasso", params={})
 
 
 def _save(service: Service, ids: Sequence[int]) -> None:
@@ -364,16 +376,16 @@ def main() -> None:
     with right:
         scorer = _choose_scorer(scorers, label="Score", parameter="scorer")
     _about(scorer)
-    wide, narrow = st.columns([5, 2], gap="medium")
+    view = View(service, datasets, names, scorers, version)
+    wide, narrow = st.columns([9, 5], gap="medium")
     with wide:
-        bins = _show_histogram(service, scorer, datasets, names, version)
+        bins = _show_histogram(view, scorer)
     with narrow:
-        _coverage(service, scorer, datasets, names, version)
-    _rows_behind(service, bins, scorer, names, version)
-    summaries = _rows.summary(service.store, str(service.store.path), version, scorer["scorer_id"], datasets)
+        _coverage(view, scorer)
+    _rows_behind(view, bins, scorer)
     st.markdown("**Quantiles**")
-    _table_of_quantiles(summaries, scorer["output"])
-    _scatter(service, scorers, datasets, names, version)
+    _table_of_quantiles(view.summary(scorer), scorer["output"])
+    _scatter(view)
 
 
 main()

@@ -77,6 +77,12 @@ def _job_line(job: Mapping[str, Any]) -> None:
 
 
 @st.fragment(run_every=1)
+def _live(service: Service, dataset_id: int) -> None:
+    """Progress of the sample's jobs and, below, the overview, which changes with it."""
+    _sample_progress(service, dataset_id)
+    _overview(service, queries.datasets(service.store))
+
+
 def _sample_progress(service: Service, dataset_id: int) -> None:
     found = sample.sample_jobs(service, dataset_id)
     collected = {job["job_id"]: job["n_collected"] for job in found}
@@ -187,8 +193,9 @@ def main() -> None:
     dataset_id = sample.sample_dataset(service.store)
     if dataset_id is not None and (st.session_state.get("watch_sample") or _sample_in_work(service, dataset_id)):
         st.session_state["watch_sample"] = True
-        _sample_progress(service, dataset_id)
-    _overview(service, datasets)
+        _live(service, dataset_id)
+    else:
+        _overview(service, datasets)
 
 
 main()

@@ -112,8 +112,8 @@ def _rows_of_filter(service: Service) -> tuple[int, list[int], str]:
     return dataset_id, ids, "filtered rows"
 
 
-def _choose_teacher(service: Service, ids: list[int]) -> TeacherSettings | None:
-    """The endpoint's settings, or None for the recorded teacher."""
+def _choose_teacher(service: Service, ids: list[int]) -> tuple[TeacherSettings | None, str | None]:
+    """The endpoint's settings (None: the recorded teacher), and what is still missing before a job can run."""
     recorded = _n_recorded(service, ids)
     kind = st.segmented_control(
         "Teacher",
@@ -121,53 +121,53 @@ def _choose_teacher(service: Service, ids: list[int]) -> TeacherSettings | None:
         default=RECORDED if recorded else "endpoint",
         format_func={RECORDED: "Recorded answers (sample only)", "endpoint": "OpenAI-compatible endpoint"}.__getitem__,
         required=True,
-        key="reflect-teacher",
+        label_visibility="collapsed",
+        key=f"reflect-teacher-{bool(recorded)}",
     )
     if kind == RECORDED:
         st.caption(
             f"Recorded: answers written once for the bundled sample are played back. {recorded:,} of the {len(ids):,} "
             "chosen rows have one; the others will be listed as failed with that reason."
         )
-        return None
+        return None, None if recorded else "None of these rows has a recorded answer; choose an endpoint."
     left, right = st.columns([3, 2])
     with left:
         base_url = st.text_input(
             "Base URL", value=os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"), key="reflect-url"
         )
     with right:
-        model = st.text_input("Model", placeholder="the name that the endpoint knows", key="reflect-model")
+        model = st.text_input("Model", placeholder="name at the endpoint", key="reflect-model").strip()
     key_env = st.text_input(
         "Environment variable with the key",
         value="OPENAI_API_KEY",
         key="reflect-key-env",
         help="The name, never the key. Set it before the server starts. Leave empty for a local server without a key.",
     ).strip()
+    limits = _limits()
+    settings = TeacherSettings(base_url=base_url.strip(), model=model or "unnamed", api_key_env=key_env, **limits)
+    missing = [] if model else ["Give the name of the teacher's model."]
     if key_env and not os.environ.get(key_env):
-        st.warning(
-            _ui.plain(
-                f"{key_env} is not set where this server runs, so the job would stop at once. "
-                "Set it and start the server again."
-            )
-        )
+        missing.append(f"{key_env} is not set where this server runs. Set it and start the server again.")
+    return settings, " ".join(missing) or None
+
+
+def _limits() -> dict[str, Any]:
     with st.expander("Limits and prices"):
         columns = st.columns(3)
-        concurrency = columns[0].number_input("Questions at once", 1, 256, 8, key="reflect-concurrency")
-        max_tokens = columns[1].number_input("Most tokens an answer", 64, 32768, 2048, step=256, key="reflect-max")
-        temperature = columns[2].number_input("Temperature", 0.0, 2.0, 0.7, step=0.1, key="reflect-temperature")
-        timeout = columns[0].number_input("Timeout (seconds)", 1, 3600, 120, key="reflect-timeout")
-        price_in = columns[1].number_input("USD per million prompt tokens", 0.0, value=None, key="reflect-price-in")
-        price_out = columns[2].number_input("USD per million answer tokens", 0.0, value=None, key="reflect-price-out")
-    return TeacherSettings(
-        base_url=base_url.strip(),
-        model=model.strip(),
-        api_key_env=key_env,
-        temperature=float(temperature),
-        max_tokens=int(max_tokens),
-        concurrency=int(concurrency),
-        timeout_seconds=float(timeout),
-        price_in=price_in,
-        price_out=price_out,
-    )
+        return {
+            "concurrency": int(columns[0].number_input("Questions at once", 1, 256, 8, key="reflect-concurrency")),
+            "max_tokens": int(
+                columns[1].number_input("Most tokens an answer", 64, 32768, 2048, step=256, key="reflect-max")
+            ),
+            "temperature": columns[2].number_input("Temperature", 0.0, 2.0, 0.7, step=0.1, key="reflect-temperature"),
+            "timeout_seconds": float(columns[0].number_input("Timeout (seconds)", 1, 3600, 120, key="reflect-timeout")),
+            "price_in": columns[1].number_input(
+                "USD per million prompt tokens", 0.0, value=None, placeholder="unknown", key="reflect-price-in"
+            ),
+            "price_out": columns[2].number_input(
+                "USD per million answer tokens", 0.0, value=None, placeholder="unknown", key="reflect-price-out"
+            ),
+        }
 
 
 def _n_recorded(service: Service, ids: list[int]) -> int:
@@ -215,7 +215,9 @@ def _new_job(service: Service) -> None:
     try:
         with teacher_side, st.container(border=True):
             st.subheader("Teacher", anchor=False)
-            teacher = _choose_teacher(service, ids)
+            teacher, missing = _choose_teacher(service, ids)
+            if missing:
+                st.caption(f":material/info: {_ui.plain(missing)}")
             st.subheader("Method", anchor=False)
             method = st.radio(
                 "Method",
@@ -234,7 +236,7 @@ def _new_job(service: Service) -> None:
             f"Reflect on {len(ids):,} rows",
             type="primary",
             icon=":material/play_arrow:",
-            disabled=not ids,
+            disabled=not ids or missing is not None or student is None,
             key=f"reflect-run-{dataset_id}",
         )
         if run and student is not None:

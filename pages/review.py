@@ -118,7 +118,7 @@ def queue_label(filters: PairFilter) -> str:
 
 def toolbar(facets: dict[str, list[Any]], shown: PairFilter) -> PairFilter:
     """Filter, reviewer and reload in one line; returns the filter that the widgets say."""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", width="content"):
         with st.popover(queue_label(shown), icon=":material/filter_list:", width="content"):
             filters = filter_panel(facets)
         with st.popover(f"Reviewer: {_ui.plain(_ui.reviewer())}", icon=":material/person:", width="content"):
@@ -182,12 +182,11 @@ def open_wanted_pair(desk: Desk) -> None:
 
 
 def main() -> None:
-    _ui.header(
-        "Review",
-        "Original and reflected side by side. Each decision is stored before the next pair is shown; ? lists the keys.",
-    )
     store = _ui.current_service().store
     facets = review.pair_facets(store)
+    top = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
+    with top.container(width="content"):
+        _ui.header("Review", "Each decision is stored before the next pair is shown; ? lists the keys.")
     if not facets["stages"]:
         _ui.empty(
             "**There are no pairs to review yet.** Reflect on a dataset first: a teacher rewrites its rows, "
@@ -202,7 +201,8 @@ def main() -> None:
     if DESK not in st.session_state:
         st.session_state[DESK] = Desk.open(store, start_filter())
     desk: Desk = st.session_state[DESK]
-    filters = toolbar(facets, desk.filters)
+    with top:
+        filters = toolbar(facets, desk.filters)
     if not same_queue(filters, desk.filters):
         desk.restart(store, filters)
         st.rerun()

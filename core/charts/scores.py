@@ -13,7 +13,7 @@ from core.charts.theme import ACCEPT, NEUTRAL, REJECT, SERIES, layout
 
 Row = Mapping[str, Any]
 QUANTILES = (("q05", "5 %"), ("q25", "25 %"), ("median", "median"), ("q75", "75 %"), ("q95", "95 %"))
-_MANY_DATASETS = 2
+_FEW_DATASETS = 3
 
 
 def label_text(text: str) -> str:
@@ -60,7 +60,7 @@ def histogram_figure(
     """Bars of ``queries.histogram``, one trace per dataset in the order of ``by_dataset``, with quantile lines.
 
     With ``share`` the bars are per cent of the values of their dataset, so that datasets of different size compare.
-    With one or two datasets five quantiles are drawn, with more the medians alone.
+    Of one dataset five quantiles are drawn, of two or three the quartiles, of more the medians alone.
     """
     figure = go.Figure()
     parts = by_dataset(bins)
@@ -74,8 +74,8 @@ def histogram_figure(
             y=heights,
             width=[_width(row) for row in part],
             name=label_text(names[part[0]["dataset_id"]]),
-            marker={"color": colour(i), "line": {"width": 0}},
-            opacity=0.85 if len(parts) == 1 else 0.6,
+            marker={"color": colour(i), "line": {"width": 0 if len(parts) == 1 else 1, "color": colour(i)}},
+            opacity=0.85 if len(parts) == 1 else 0.5,
             customdata=[[row["low"], row["high"], row["n"], 100 * row["n"] / total] for row in part],
             hovertemplate="%{customdata[0]:.4~g} to %{customdata[1]:.4~g}<br>%{customdata[2]:,} rows "
             "(%{customdata[3]:.1f} %)<extra>%{fullData.name}</extra>",
@@ -83,7 +83,9 @@ def histogram_figure(
     order = {part[0]["dataset_id"]: i for i, part in enumerate(parts)}
     _quantile_lines(figure, [row for row in summaries if row["dataset_id"] in order], order)
     figure.update_layout(
-        **layout(barmode="overlay", bargap=0.0, height=height, showlegend=len(parts) > 1, clickmode="event+select")
+        **layout(barmode="overlay", bargap=0.0, height=height, showlegend=len(parts) > 1, clickmode="event+select"),
+        dragmode="select",
+        selectdirection="h",
     )
     figure.update_layout(margin_t=64 if len(parts) > 1 else 40)
     figure.update_xaxes(title_text=label_text(title), zeroline=False)
@@ -91,6 +93,7 @@ def histogram_figure(
         title_text="per cent of the values" if share else "rows",
         range=[0, top * 1.04] if top else None,
         ticksuffix=" %" if share else "",
+        dtick=1 if not share and top <= 5 else None,
     )
     return figure
 
@@ -100,46 +103,49 @@ def _width(row: Row) -> float:
 
 
 def _quantile_lines(figure: go.Figure, summaries: Sequence[Row], order: Mapping[int, int]) -> None:
-    few = len(summaries) <= _MANY_DATASETS
+    alone = len(summaries) == 1
+    drawn = QUANTILES if alone else QUANTILES[1:4] if len(summaries) <= _FEW_DATASETS else QUANTILES[2:3]
     for row in summaries:
-        for key, words in QUANTILES if few else (("median", "median"),):
+        for key, words in drawn:
             if row[key] is None:
                 continue
-            figure.add_vline(
-                x=row[key],
-                line={
-                    "color": NEUTRAL if len(summaries) == 1 else colour(order[row["dataset_id"]]),
-                    "width": 2 if key == "median" else 1,
-                    "dash": "solid" if key == "median" else "dot",
-                },
-                annotation_text=words if len(summaries) == 1 else None,
-                annotation={"font": {"size": 11}, "yref": "paper", "y": 1.0, "yanchor": "bottom", "xanchor": "center"}
-                if len(summaries) == 1
-                else None,
-            )
+            middle = key == "median"
+            line = {
+                "color": NEUTRAL if alone else colour(order[row["dataset_id"]]),
+                "width": 2 if middle else 1,
+                "dash": "solid" if middle else "dot",
+            }
+            figure.add_shape(type="line", x0=row[key], x1=row[key], y0=0, y1=1, yref="paper", line=line)
+            if alone:
+                figure.add_annotation(
+                    x=row[key], y=1, yref="paper", yanchor="bottom", showarrow=False, text=words, font={"size": 11}
+                )
 
 
 def coverage_figure(summaries: Sequence[Row], names: Mapping[int, str]) -> go.Figure:
     """One stacked bar per dataset: members with a value, NULL with a reason, not scored (``queries.summary``)."""
     figure = go.Figure()
     kinds = (
-        ("n_values", "✓ value", ACCEPT),
-        ("n_nulls", "∅ NULL with a reason", REJECT),
-        ("n_missing", "… not scored", NEUTRAL),
+        ("n_values", "✓", "with a value", ACCEPT),
+        ("n_nulls", "∅", "NULL with a reason", REJECT),
+        ("n_missing", "…", "not scored", NEUTRAL),
     )
     labels = [label_text(names[row["dataset_id"]]) for row in summaries]
-    for key, words, fill in kinds:
+    for key, sign, words, fill in kinds:
         figure.add_bar(
             y=labels,
             x=[row[key] for row in summaries],
             orientation="h",
-            name=words,
+            name=f"{sign} {words}",
             marker={"color": fill},
+            text=[sign if row[key] else "" for row in summaries],
+            textposition="inside",
+            insidetextanchor="middle",
             customdata=[100 * row[key] / row["n_members"] if row["n_members"] else 0 for row in summaries],
             hovertemplate="%{x:,} rows (%{customdata:.1f} %)<extra>" + words + "</extra>",
         )
-    figure.update_layout(**layout(barmode="stack", height=96 + 34 * max(1, len(summaries))))
-    figure.update_layout(margin={"l": 8, "r": 8, "t": 30, "b": 24})
+    figure.update_layout(**layout(barmode="stack", height=48 + 34 * max(1, len(summaries)), showlegend=False))
+    figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 24})
     figure.update_yaxes(automargin=True, autorange="reversed", showticklabels=len(summaries) > 1)
     return figure
 

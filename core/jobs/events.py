@@ -1,7 +1,8 @@
 """Append-only files of JSON lines that two processes may write and any number may read.
 
 A line is one ``write`` on a descriptor opened for appending, so lines of server and worker never mix. A process that
-dies while writing, or a full disk, can leave a torn line: readers skip it, and the next writer starts a new line.
+dies while writing, or a full disk, can leave a torn line: readers skip it, as they skip empty ones, and the next writer
+starts a new line.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ def _append(path: Path, data: bytes, *, sync: bool) -> None:
     try:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data  # a torn line before us: end it, or it would swallow this one
+            # A torn line before us: end it, or it would swallow this one. Should the other process be writing just now,
+            # its line is whole when ours follows, and an empty line stays between; a lock here could block a signal
+            # handler for ever.
+            data = b"\n" + data
         while data:
             data = data[os.write(descriptor, data) :]
         if sync:

@@ -30,10 +30,15 @@ def is_alive(pid: int, created: float) -> bool:
     """Tell whether this very process still runs; a zombie does not, nor does a later owner of the pid."""
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < _SAME_TIME_SECONDS
-        return same and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return abs(process.create_time() - created) < _SAME_TIME_SECONDS and _runs(process)
     except psutil.NoSuchProcess:
         return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    # A process whose first thread ended reads as a zombie while its other threads go on, as for a moment after SIGKILL.
+    ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    return not ended or process.num_threads() > 1
 
 
 def worker_processes(pid: int, created: float, *, mark: str) -> list[psutil.Process]:
@@ -59,7 +64,7 @@ def worker_processes(pid: int, created: float, *, mark: str) -> list[psutil.Proc
 
 def _belongs(process: psutil.Process, pid: int, *, mark: str | None) -> bool:
     try:
-        if os.getpgid(process.pid) != pid or process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        if os.getpgid(process.pid) != pid or not _runs(process):
             return False
         return mark is None or process.environ().get(MARK_VARIABLE) == mark
     except (ProcessLookupError, PermissionError, psutil.NoSuchProcess, psutil.AccessDenied):

@@ -18,7 +18,6 @@ const ACTIONS = [
   { id: "skip", key: "s", shown: "S", label: "Skip", help: "Skip: decide later" },
   { id: "flag", key: "f", shown: "F", label: "⚑ Flag", help: "Flag with a note; the pair stays on screen" },
   { id: "undo", key: "u", shown: "U", label: "↶ Undo", help: "Take back your latest decision, skip or flag; as often as you like" },
-  { gap: true },
   { id: "back", key: "arrowleft", more: ["b"], shown: "←", label: "Back", help: "Go back in the queue without deciding (also B)" },
   { id: "forward", key: "arrowright", more: ["n"], shown: "→", label: "Forward", help: "Go on in the queue without deciding (also N)" },
   { id: "marks", key: "d", shown: "D", label: "Marks", help: "Show or hide the marks of differences" },
@@ -45,6 +44,7 @@ function pressName() {
 }
 
 function duration(seconds) {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
@@ -304,7 +304,7 @@ class Desk {
     this.zones.note.value = flag?.note ?? "";
     this.root.querySelector(".remove-flag").hidden = !flag;
     this.apply();
-    this.zones.note.focus();
+    this.zones.note.select();
   }
 
   saveNote() {
@@ -329,7 +329,9 @@ class Desk {
 
   toggleCritique() {
     const details = this.root.querySelector("details.critique");
-    if (details) details.open = !details.open;
+    if (!details) return;
+    details.open = !details.open;
+    if (details.open) details.scrollIntoView({ block: "nearest" });
   }
 
   // ---- drawing ----
@@ -340,6 +342,7 @@ class Desk {
     this.root.dataset.phase = phase;
     this.root.dataset.pair = this.data?.pair?.pair_id ?? (this.data ? "end" : "");
     this.zones.notePanel.hidden = this.mode !== "note";
+    if (this.mode !== "note") this.zones.note.blur(); // a hidden field keeps the focus for a moment
     this.zones.help.hidden = this.mode !== "help";
     for (const button of this.zones.notePanel.querySelectorAll("button")) button.disabled = Boolean(this.pending);
     for (const area of this.root.querySelectorAll("textarea")) area.readOnly = Boolean(this.pending);
@@ -528,18 +531,21 @@ class Desk {
     }
     for (const button of this.root.querySelectorAll("button[data-action]")) {
       const id = button.dataset.action;
-      button.disabled = Boolean(this.pending) || (!editing && !this.offered(id));
+      button.disabled = Boolean(this.pending) || this.mode === "note" || (!editing && !this.offered(id));
     }
   }
 
   buttons() {
-    return ACTIONS.filter((action) => action.gap || this.data.pair || AT_END.has(action.id)).map((action) => {
-      if (action.gap) return el("span", "gap");
+    const groups = [el("div", "group")];
+    for (const action of ACTIONS) {
+      if (action.gap) groups.push(el("div", "group"));
+      if (action.gap || !(this.data.pair || AT_END.has(action.id))) continue;
       const button = this.button(action.id, action.label, action.shown, action.kind);
       button.title = action.help;
       button.setAttribute("aria-keyshortcuts", action.shown);
-      return button;
-    });
+      groups.at(-1).append(button);
+    }
+    return groups.filter((group) => group.childElementCount);
   }
 
   editButtons() {
@@ -552,7 +558,7 @@ class Desk {
       kept.drop(DRAFT + this.data.pair.pair_id);
       this.renderBody(true);
     });
-    return [save, leave, el("span", "gap"), again];
+    return [el("div", "group", save, leave), again];
   }
 }
 

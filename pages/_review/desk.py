@@ -25,6 +25,12 @@ DECIDING = (*VERDICTS_DECIDED, "skip")
 LOOK_AHEAD = 64
 REMEMBERED_PRESSES = 64
 MAX_SECONDS = 24 * 3600.0
+_TEXTS = ("instruction", "input", "output")
+
+
+def _well_formed(typed: str) -> str:
+    """What was typed without lone surrogates, which JSON can carry and no file can hold."""
+    return typed.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,19 @@ class Press:
         """
         pair_id, seconds, edited = sent.get("pair_id"), sent.get("seconds"), sent.get("edited")
         named = isinstance(sent.get("press"), str) and sent["press"] and isinstance(sent.get("action"), str)
-        if not named or not isinstance(pair_id, int | None) or not isinstance(edited, Mapping | None):
+        whole = edited is None or (
+            isinstance(edited, Mapping) and all(isinstance(edited.get(name), str) for name in _TEXTS)
+        )
+        if not named or not whole or not isinstance(pair_id, int | None):
             raise AssayError("The press could not be read. Nothing was stored; reload the page.")
         return cls(
             press=sent["press"],
             action=sent["action"],
             pair_id=pair_id,
             verdict=str(sent.get("verdict") or ""),
-            note=str(sent.get("note") or ""),
+            note=_well_formed(str(sent.get("note") or "")),
             seconds=min(max(float(seconds), 0.0), MAX_SECONDS) if isinstance(seconds, int | float) else None,
-            edited=None if edited is None else Example(*(str(edited[f]) for f in ("instruction", "input", "output"))),
+            edited=None if edited is None else Example(*(_well_formed(edited[name]) for name in _TEXTS)),
         )
 
 

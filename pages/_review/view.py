@@ -103,6 +103,8 @@ def _field(field: str, label: str, original: str, reflected: str) -> dict[str, A
 def _note(diff: Diff) -> str:
     if diff.state == "same":
         return "unchanged"
+    if not diff.original or not diff.reflected:
+        return "removed" if diff.original else "added"
     if diff.state == "rewritten":
         return f"rewritten: {diff.kept or 0:.0%} of the words stayed, so changes are not marked"
     if diff.state == "too long":
@@ -125,8 +127,8 @@ _SCORE_WORDS: Mapping[str, Mapping[str, str]] = {
     "r_ifd": {
         "name": "r-IFD",
         "rule": "lower = better",
-        "up": "worse: the instruction is harder to guess from the response",
-        "down": "better: the instruction is easier to guess from the response",
+        "up": "worse (harder to guess)",
+        "down": "better (easier to guess)",
     },
 }
 

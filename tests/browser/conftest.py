@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -51,6 +52,13 @@ class Server:
         """kill -9: what a crash does."""
         self.process.kill()
         self.process.wait()
+
+    def end(self) -> None:
+        """Kill the server and its jobs, which would outlive it."""
+        self.kill()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.home) in part for part in process.info["cmdline"] or []):
+                process.kill()
 
 
 def start_server(home: Path, *, port: int | None = None, environment: dict[str, str] | None = None) -> Server:
@@ -115,7 +123,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
         def begin(home: Path | None = None, **options) -> Server:
             server = start_server(home or tmp_path / "home", **options)
-            stack.callback(server.kill)
+            stack.callback(server.end)
             return server
 
         yield begin

@@ -196,7 +196,7 @@ def test_a_dataset_is_read_whole(answers: dict[str, dict[str, Any]]) -> None:
 )
 def test_every_refusal_is_plain_and_fast(answers: dict[str, dict[str, Any]], label: str, said: str) -> None:
     assert said in answers[label]["error"]
-    assert answers[label]["seconds"] < 5
+    assert answers[label]["seconds"] < 30  # the library would try for minutes
 
 
 @pytest.mark.parametrize("offline", ["", "1"], ids=["nothing listens", "HF_HUB_OFFLINE"])
@@ -204,7 +204,7 @@ def test_without_a_connection_one_attempt_is_made(tmp_path: Path, offline: str) 
     found = run_client("http://127.0.0.1:9", {"x": {"repo_id": "o/d"}}, tmp_path, tmp_path, HF_HUB_OFFLINE=offline)["x"]
     assert "Hugging Face hub" in found["error"]
     assert "download the file elsewhere and upload it" in found["error"]
-    assert found["seconds"] < 5
+    assert found["seconds"] < 30  # the library would try for minutes
 
 
 @pytest.mark.parametrize("repo_id", ["", "json", "../../etc", "/etc/passwd", "a/b/c", "a b/c", "o/..", "http://x/y"])

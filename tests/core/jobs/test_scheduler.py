@@ -196,16 +196,10 @@ def test_an_interrupted_job_is_shown_after_a_restart_and_not_resumed(jobs_path: 
 
 def test_one_slot_priority_first_then_order_of_submission(jobs_path: Path, tmp_path: Path, serve: Serve) -> None:
     server = serve()
-    folders = {
-        "a": make_folder(jobs_path, "a", params=gated(tmp_path, shard=0)),
-        "b": make_folder(jobs_path, "b"),
-        "c": make_folder(jobs_path, "c"),
-        "d": make_folder(jobs_path, "d", priority=5),
-        "e": make_folder(jobs_path, "e"),
-    }
-    for folder in folders.values():
-        server.scheduler.submit(folder)
-    server.pid("a")
+    server.scheduler.submit(make_folder(jobs_path, "a", params=gated(tmp_path, shard=0)))
+    server.pid("a")  # it holds the slot; the others can only queue
+    for job_id, priority in (("b", 0), ("c", 0), ("d", 5), ("e", 0)):
+        server.scheduler.submit(make_folder(jobs_path, job_id, priority=priority))
     server.scheduler.set_priority("e", 1)
     waiting = {job_id: status.queue_position for job_id, status in server.scheduler.statuses().items()}
     assert waiting == {"a": None, "d": 1, "e": 2, "b": 3, "c": 4}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from core.jobs.process import create_time, is_alive
@@ -142,3 +143,25 @@ def test_a_zombie_is_dead(jobs_path: Path) -> None:
         folder = make_folder(jobs_path)
         folder.append_event("spawned", pid=process.pid, create_time=created, device="cpu")
         assert folder.status().state == "interrupted"
+
+
+def test_a_worker_whose_first_thread_ended_still_runs() -> None:
+    """A killed worker read "interrupted" while its threads were ending: its exit code was lost, its folder not free."""
+    code = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print("up", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        created = create_time(process.pid)
+        assert created is not None
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+        assert is_alive(process.pid, created)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        assert not is_alive(process.pid, created)

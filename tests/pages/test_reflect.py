@@ -1,0 +1,50 @@
+"""The Reflect page in each state of a store: nothing is submitted by looking, and a job holds no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from db import jobs
+from db.service import Service
+from tests.pages.conftest import RunPage
+
+
+def _shown(page) -> str:
+    kinds = ("markdown", "caption", "warning", "error", "success")
+    return "\n".join(str(e.value) for kind in kinds for e in getattr(page, kind))
+
+
+def test_an_empty_store_points_to_loading(empty_home: Service, run_page: RunPage) -> None:
+    page = run_page("reflect")
+    assert not page.exception
+    assert "no dataset yet" in _shown(page)
+
+
+def test_the_estimate_comes_before_the_job(half_scored_home: Service, run_page: RunPage) -> None:
+    before = len(jobs.jobs(half_scored_home.store))
+    page = run_page("reflect")
+    assert not page.exception
+    metrics = {m.label: m.value for m in page.metric}
+    assert int(metrics["Teacher calls"]) == 2 * int(metrics["Rows"]) > 0
+    assert metrics["Cost"] == "—"
+    assert len(jobs.jobs(half_scored_home.store)) == before
+
+
+def test_a_filter_from_explore_chooses_the_rows(half_scored_home: Service, run_page: RunPage) -> None:
+    page = run_page("reflect", datasets="1", text="zzz-no-such-text")
+    assert not page.exception
+    assert {m.label: m.value for m in page.metric}["Rows"] == "0"
+
+
+def test_an_unset_key_is_told_by_the_name_of_its_variable(
+    half_scored_home: Service, run_page: RunPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    page = run_page("reflect")
+    assert not page.exception
+    assert "is not set where this server runs" in _shown(page)
+    assert next(b for b in page.button if b.label.startswith("Reflect on")).disabled
+
+
+def test_a_failed_job_does_not_break_the_page(failed_job_home: Service, run_page: RunPage) -> None:
+    assert not run_page("reflect").exception
