@@ -36,14 +36,18 @@ def use_onednn(model: torch.nn.Module) -> int:
 
     class OneDnnLinear(torch.nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
-            return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+            try:
+                return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], "")
+            except RuntimeError:  # oneDNN does not say when it is memory that is short; torch does
+                return super().forward(input)
 
     if not onednn_available():
         return 0
     changed = 0
     for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if type(module) is torch.nn.Linear and weight.dtype == torch.float32 and weight.device.type == "cpu":
+        if type(module) is not torch.nn.Linear:
+            continue
+        if module.weight.dtype == torch.float32 and module.weight.device.type == "cpu":
             module.__class__ = OneDnnLinear
             changed += 1
     return changed

@@ -1,39 +1,37 @@
 """The hot path: mean losses of target spans under a causal language model (METHOD.md, section 2).
 
-Spans (``core.spans``) are sorted by length and run in batches under a budget of padded tokens. Padding stands on the
-right, where causal attention cannot see it, so no mask is needed and the mask-free attention kernel is used; loading
-a model proves on a probe that its later tokens do not reach its earlier ones. Hidden states come from the base model,
-and the output head runs at scored positions alone, in tiles: no array of all tokens by all words is ever made. Models
-that change the head's output (soft caps, scales) are found by the same probe and run through their own forward, in
-which the head is shown only the scored positions.
+Spans (``core.spans``) are sorted by length and run in batches under a budget of padded tokens (``core.span_losses``).
+On a CPU several batches run at once, one thread each: threads that share one batch wait for each other at every layer,
+which on a machine with other work to do was measured to be three to five times slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import ModelError
+from core.fast_linear import use_onednn
 from core.models import load_config, load_tokenizer, load_weights, locate, max_positions
 from core.prompts import CHAT, TEMPLATES
+from core.span_losses import is_plain_head, mean_losses, own_forward_tokens
 from core.spans import LOSS_KEYS, Span, TextEncoder, build_spans
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from core.example import Example
 
-__all__ = ["LM_VERSION", "LOSS_KEYS", "Loss", "Student", "StudentSettings", "take_batch"]
+__all__ = ["CPU_BATCH_TOKENS", "LM_VERSION", "LOSS_KEYS", "Loss", "Student", "StudentSettings"]
 
 LM_VERSION = "1"
 """Changes whenever a loss may come out differently; part of every scorer that stands on a student."""
 
-_TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 26}
-_OWN_FORWARD_NUMBERS = {"cpu": 1 << 26, "cuda": 1 << 28}
-_PROBE_TOKENS = 24
+CPU_BATCH_TOKENS = 2048
+"""Larger batches are no faster on a CPU: they fall out of its caches."""
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +41,8 @@ class StudentSettings:
     """A student: which model, and how it is asked.
 
     ``model`` is a hub id or a local folder; ``revision`` a commit, or the digest that a folder must have;
-    ``batch_tokens`` the budget of one batch in padded tokens; ``max_length`` the longest text in tokens.
+    ``max_length`` the longest text in tokens; ``batch_tokens`` the budget of one batch in padded tokens, of which a CPU
+    uses no more than ``CPU_BATCH_TOKENS``.
     """
 
     model: str
@@ -68,17 +67,22 @@ class Loss:
 _TOO_LARGE = Loss(None, 0, "The student ran out of memory on this text alone.", transient=True)
 
 
-def take_batch(lengths: Sequence[int], start: int, *, budget: int, boundary: int | None = None) -> int:
-    """Return where the batch that begins at ``start`` ends, in lengths sorted from long to short.
+def _plan(spans: Sequence[Span], *, budget: int, boundary: int | None, count: int) -> list[list[Span]]:
+    """Return the first ``count`` batches of spans that are sorted from long to short.
 
-    The first one sets the width; as many follow as fit into ``budget`` padded tokens, at least one. A batch does not
-    straddle ``boundary``: some rotary embeddings change above a length, for the whole batch.
+    The first span of a batch sets its width; as many follow as fit into ``budget`` padded tokens, at least one. A
+    batch does not straddle ``boundary``: some rotary embeddings change above a length, for the whole batch.
     """
-    width = lengths[start]
-    stop = min(len(lengths), start + max(1, budget // width))
-    if boundary is not None and width > boundary:
-        stop = next((i for i in range(start, stop) if lengths[i] <= boundary), stop)
-    return stop
+    batches: list[list[Span]] = []
+    start = 0
+    while start < len(spans) and len(batches) < count:
+        width = len(spans[start].ids)
+        stop = min(len(spans), start + max(1, budget // width))
+        if boundary is not None and width > boundary:
+            stop = next((i for i in range(start, stop) if len(spans[i].ids) <= boundary), stop)
+        batches.append(list(spans[start:stop]))
+        start = stop
+    return batches
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -105,7 +109,25 @@ class Student:
         self.encoder = encoder
         self._model = model
         self._budget = settings.batch_tokens
-        self._plain_head = model is not None and _probe(model, settings)
+        self._plain_head = True
+        self._workers = 1
+        if model is not None:
+            self._prepare(model)
+
+    def _prepare(self, model: PreTrainedModel) -> None:
+        """Try the model, and settle how many tokens a batch has and how many batches run at once."""
+        import torch
+
+        on_cpu = model.device.type == "cpu"
+        if on_cpu:
+            use_onednn(model)
+        self._plain_head = is_plain_head(model, name=self.settings.model, longest=self.settings.max_length)
+        if on_cpu:
+            self._budget = min(self._budget, CPU_BATCH_TOKENS)
+        if not self._plain_head:  # its hook on the model's head does not bear two batches at once
+            self._budget = min(self._budget, own_forward_tokens(model))
+        elif on_cpu:
+            self._workers = torch.get_num_threads()
 
     @classmethod
     def load(cls, settings: StudentSettings, *, weights: bool = True) -> Student:
@@ -130,7 +152,7 @@ class Student:
         tokenizer = load_tokenizer(located)
         encoder = TextEncoder(tokenizer)
         if settings.template == CHAT:
-            encoder.render_chat("")
+            encoder.render_chat("Hello")
         model = load_weights(located, config, dtype=settings.dtype, device=settings.device)
         rows = model.get_input_embeddings().weight.shape[0]
         if max(encoder.encode(["The quick brown fox 123"])["The quick brown fox 123"]) >= rows:
@@ -173,36 +195,52 @@ class Student:
         """Losses of the spans, which come from long to short."""
         assert self._model is not None
         boundary = _rotary_boundary(self._model.config)
-        lengths = [len(span.ids) for span in spans]
-        total, done, start = sum(lengths), 0, 0
+        total, done = sum(len(span.ids) for span in spans), 0
         losses: dict[Span, Loss] = {}
-        while start < len(spans):
-            stop = take_batch(lengths, start, budget=self._budget_of(self._model), boundary=boundary)
-            batch = spans[start:stop]
-            found = self._try_batch(batch)
-            if found is None and len(batch) > 1:
-                self._budget = max(1, lengths[start] * len(batch) // 2)
-                continue
-            losses.update(zip(batch, found or [_TOO_LARGE], strict=True))
-            done, start = done + sum(lengths[start:stop]), stop
+        workers, pending = self._workers, spans
+        while pending:
+            wave = _plan(pending, budget=self._budget, boundary=boundary, count=4 * workers)
+            run = sum(len(batch) for batch in wave)
+            pending, failed = pending[run:], []
+            for batch, means in zip(wave, self._means_of(wave, workers), strict=True):
+                if means is not None:
+                    losses.update((span, _loss(span, mean)) for span, mean in zip(batch, means, strict=True))
+                elif workers == 1 and len(batch) == 1:
+                    losses[batch[0]] = _TOO_LARGE
+                else:
+                    failed.extend(batch)
+                    continue
+                done += sum(len(span.ids) for span in batch)
+            if failed:
+                # From here on smaller batches, one at a time: what ran at once may have left too little for each.
+                largest = max(len(batch[0].ids) * len(batch) for batch in wave)
+                self._budget, workers = max(1, min(self._budget, largest) // 2), 1
+                pending = failed + pending
             if on_progress is not None:
                 on_progress(done, total)
         return losses
 
-    def _budget_of(self, model: PreTrainedModel) -> int:
-        if self._plain_head:
-            return self._budget
-        numbers = _OWN_FORWARD_NUMBERS[model.device.type]
-        return max(1, min(self._budget, numbers // model.get_output_embeddings().weight.shape[0]))
+    def _means_of(self, wave: list[list[Span]], workers: int) -> list[list[float] | None]:
+        """Mean losses of each batch of a wave, ``workers`` batches at a time; None where memory ran out."""
+        if workers == 1 or len(wave) == 1:
+            return [self._try_batch(batch) for batch in wave]
+        import torch
 
-    def _try_batch(self, batch: list[Span]) -> list[Loss] | None:
-        """Losses of one batch; None if memory ran out."""
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(self._try_batch, wave))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _try_batch(self, batch: list[Span]) -> list[float] | None:
+        """Mean losses of one batch; None if memory ran out."""
         import torch
 
         assert self._model is not None
         try:
             with torch.inference_mode():
-                return _losses_of(self._model, batch, plain_head=self._plain_head)
+                return mean_losses(self._model, batch, plain_head=self._plain_head)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise ModelError(f"The student failed while scoring: {error}") from error
@@ -211,69 +249,10 @@ class Student:
         return None
 
 
-def _losses_of(model: PreTrainedModel, batch: list[Span], *, plain_head: bool) -> list[Loss]:
-    """Mean float32 losses of the spans of one batch, in order."""
-    import torch
-
-    # The last token is only ever a target, so it is not run through the model.
-    width = len(batch[0].ids) - 1
-    ids = torch.zeros((len(batch), width), dtype=torch.long)
-    positions: list[torch.Tensor] = []
-    targets: list[int] = []
-    counts: list[int] = []
-    for row, span in enumerate(batch):
-        ids[row, : len(span.ids) - 1] = torch.tensor(span.ids[:-1])
-        positions.append(torch.arange(span.start - 1, len(span.ids) - 1) + row * width)
-        targets.extend(span.ids[span.start :])
-        counts.append(span.n_tokens)
-    device = model.device
-    run = _by_plain_head if plain_head else _by_own_forward
-    nll = run(model, ids.to(device), torch.cat(positions).to(device), torch.tensor(targets, device=device))
-    sums = torch.stack([part.sum() for part in nll.double().cpu().split(counts)])
-    return [_loss(float(total) / n, n) for total, n in zip(sums, counts, strict=True)]
-
-
-def _loss(mean: float, n_tokens: int) -> Loss:
-    if mean != mean or mean in (float("inf"), float("-inf")):
+def _loss(span: Span, mean: float) -> Loss:
+    if not math.isfinite(mean):
         return Loss(None, 0, "The student's loss is not a finite number; try dtype float32 or bfloat16.")
-    return Loss(mean, n_tokens)
-
-
-def _token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood in nats: logits [positions, words] and targets [positions] give float32 [positions]."""
-    logits = logits.float()
-    return logits.logsumexp(-1) - logits.gather(-1, targets[:, None]).squeeze(-1)
-
-
-def _by_plain_head(
-    model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """Base model on ids [rows, width], then the head at flat ``positions``, a tile at a time."""
-    import torch
-
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    chosen = hidden.flatten(0, 1).index_select(0, positions)
-    del hidden
-    head = model.get_output_embeddings()
-    tile = max(1, _TILE_NUMBERS[ids.device.type] // head.weight.shape[0])
-    parts = zip(chosen.split(tile), targets.split(tile), strict=True)
-    return torch.cat([_token_nll(head(part), wanted) for part, wanted in parts])
-
-
-def _by_own_forward(
-    model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    """The model's own forward on ids [rows, width], with the head shown only the flat ``positions``."""
-
-    def choose(_head: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].flatten(0, 1).index_select(0, positions)[None],)
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
-    try:
-        logits = model(input_ids=ids, use_cache=False).logits
-    finally:
-        handle.remove()
-    return _token_nll(logits[0], targets)
+    return Loss(mean, span.n_tokens)
 
 
 def _check_length(config: PretrainedConfig, settings: StudentSettings) -> None:
@@ -291,49 +270,3 @@ def _rotary_boundary(config: PretrainedConfig) -> int | None:
         return None
     original = rope.get("original_max_position_embeddings")
     return int(original) + 1 if original else None  # + 1: a span's last token is not run
-
-
-@contextmanager
-def _watched(module: Any, seen: dict[str, torch.Tensor]) -> Iterator[None]:
-    def watch(_module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen["input"], seen["output"] = inputs[0], output
-
-    handle = module.register_forward_hook(watch)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _probe(model: PreTrainedModel, settings: StudentSettings) -> bool:
-    """Run the model on a few tokens. Return whether its logits are just the head on the base model's hidden states.
-
-    Raises:
-        ModelError: it cannot be run on token ids alone, is not causal, or gives numbers that are not finite.
-    """
-    import torch
-
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ModelError(f"{settings.model} has no output head that can be found; it cannot be used as a student.")
-    seen: dict[str, torch.Tensor] = {}
-    words = model.get_input_embeddings().weight.shape[0]
-    n = min(_PROBE_TOKENS, settings.max_length)
-    ids = (torch.arange(n, device=model.device)[None] * 7919 + 11) % words
-    other = ids.clone()
-    other[0, -1] = (ids[0, -1] + words // 2) % words
-    try:
-        with torch.inference_mode():
-            with _watched(head, seen):
-                logits = model(input_ids=ids, use_cache=False).logits
-            changed = model(input_ids=other, use_cache=False).logits
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise ModelError(f"{settings.model} cannot be run on plain text: {error}") from error
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelError(f"{settings.model} gives numbers that are not finite in {settings.dtype}; try float32.")
-    scale = float(logits.float().abs().max()) + 1e-6
-    if float((logits[:, :-1] - changed[:, :-1]).float().abs().max()) > 0.02 * scale:
-        raise ModelError(f"{settings.model} lets later tokens change earlier ones: it is not a causal language model.")
-    same_logits = torch.equal(seen["output"].to(logits.dtype), logits)
-    return same_logits and torch.equal(seen["input"], hidden)

@@ -210,7 +210,7 @@ def load_config(located: Located) -> PretrainedConfig:
         ModelError: it cannot be read, or is of another kind of model.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
         config = AutoConfig.from_pretrained(located.source, **located.options)
@@ -220,6 +220,11 @@ def load_config(located: Located) -> PretrainedConfig:
         raise ModelError(
             f"{located.name} is not a causal language model (its type is {config.model_type!r}); a student must be one."
         )
+    saved_as = (config.architectures or [""])[0]
+    generators = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    if saved_as and saved_as not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and not saved_as.endswith(generators):
+        # A classifier or a bare encoder of a causal family would load, with a head that was never trained.
+        raise ModelError(f"{located.name} was saved as {saved_as}, which is not a causal language model.")
     return config
 
 

@@ -16,21 +16,31 @@ from core.lm import StudentSettings
 
 CHARACTERS_PER_TOKEN = 4.0
 PROMPT_TOKENS = 40.0
+START_SECONDS = 10.0
 # Sustained, not peak: a forward pass costs two operations per parameter and token.
 _OPERATIONS_PER_SECOND = {"cpu": 4e10, "cuda": 4e13}
 _TEXT_ROWS_PER_SECOND = 1000.0
 _UNKNOWN_PARAMETERS = 1e9
 _BYTES_PER_PARAMETER = 2.0
 _LATEST_RUNS = 3
+_FEWEST_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Speed:
+    """``start_seconds`` pass before the first row is scored (loading the model), then ``rows_per_second``."""
+
+    start_seconds: float
+    rows_per_second: float
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """What one score job of the past did: its student as JSON, the losses of a row, and its speed."""
+    """What one score job of the past did: its student as JSON, the number of losses of a row, and its speed."""
 
     student: Mapping[str, Any] | None
     n_losses: int
-    rows_per_second: float
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -42,30 +52,34 @@ class Estimate:
     basis: str
 
 
-def rows_per_second(events: Sequence[Mapping[str, Any]]) -> float | None:
-    """Speed of a job's last attempt, from its start (loading the model) to its last shard; None if unknown."""
+def speed_of(events: Sequence[Mapping[str, Any]]) -> Speed | None:
+    """The speed of a job's last attempt; None where it did too few rows to tell."""
     began: tuple[float, int] | None = None
-    last: tuple[float, int] | None = None
+    points: list[tuple[float, int]] = []
     for event in events:
-        at = seconds_of(event.get("at"))
+        at, name = seconds_of(event.get("at")), event.get("event")
         if at is None:
             continue
-        if event.get("event") == "started":
-            began, last = (at, int(event.get("done_rows", 0))), None
-        elif event.get("event") == "shard" and "done_rows" in event:
-            last = (at, int(event["done_rows"]))
-    if began is None or last is None or last[0] <= began[0] or last[1] <= began[1]:
+        if name == "started":
+            began, points = (at, int(event.get("done_rows", 0))), []
+        elif name in ("progress", "shard"):
+            points.append((at, int(event.get("done" if name == "progress" else "done_rows", 0))))
+    if began is None or not points:
         return None
-    return (last[1] - began[1]) / (last[0] - began[0])
+    (first_at, first), (last_at, last) = points[0], points[-1]
+    if last - first < _FEWEST_ROWS or last_at <= first_at:
+        return None
+    rows_per_second = (last - first) / (last_at - first_at)
+    return Speed(max(0.0, first_at - began[0] - (first - began[1]) / rows_per_second), rows_per_second)
 
 
 def past_run(folder: JobFolder) -> PastRun | None:
-    """Read what a score job did; None where it is of another kind, cannot be read, or never finished a shard."""
+    """Read what a score job did; None where it is of another kind, cannot be read, or did too few rows."""
     try:
         spec = folder.spec()
     except JobError:
         return None
-    speed = rows_per_second(folder.events()) if spec.kind == "score" else None
+    speed = speed_of(folder.events()) if spec.kind == "score" else None
     if speed is None:
         return None
     return PastRun(spec.params.get("student"), len(losses_needed(spec.params["indicators"])), speed)
@@ -122,19 +136,20 @@ def estimate(
     """How long scoring ``n_rows`` rows with ``n_characters`` characters may take.
 
     ``past`` comes newest first. Jobs with the same model, device and dtype count; their speed is scaled by the number
-    of losses. Without one the guess counts a token for four characters and 40 for each prompt, and operations by the
-    size of the model.
+    of losses. Without one the guess counts ten seconds to start, a token for four characters and 40 for each prompt,
+    and operations by the size of the model.
     """
     n_losses = len(losses_needed(indicators))
     alike = [run for run in past if _alike(run, student, n_losses)][:_LATEST_RUNS]
     if alike:
-        speed = median(run.rows_per_second * max(1, run.n_losses) / max(1, n_losses) for run in alike)
+        speed = median(run.speed.rows_per_second * max(1, run.n_losses) / max(1, n_losses) for run in alike)
+        start = median(run.speed.start_seconds for run in alike)
         jobs = "the last job" if len(alike) == 1 else f"the last {len(alike)} jobs"
         what = "with this model" if n_losses else "of this kind"
-        return Estimate(n_rows / speed, True, f"From {jobs} {what}: about {speed:,.0f} rows a second.")
+        return Estimate(start + n_rows / speed, True, f"From {jobs} {what}: about {speed:,.0f} rows a second.")
     if not n_losses or student is None:
         return Estimate(
-            n_rows / _TEXT_ROWS_PER_SECOND,
+            START_SECONDS + n_rows / _TEXT_ROWS_PER_SECOND,
             False,
             "A rough guess: about 1,000 rows a second without a model, as no job of this kind has ended here yet.",
         )
@@ -145,7 +160,7 @@ def estimate(
     seconds = 2 * size * n_tokens / _OPERATIONS_PER_SECOND.get(device, _OPERATIONS_PER_SECOND["cpu"])
     about = f"{_rounded(size)} parameters" if known else "an unknown size, taken as a billion parameters"
     return Estimate(
-        seconds,
+        START_SECONDS + seconds,
         False,
         f"A rough guess, it may be several times off: about {_rounded(n_tokens)} tokens through a model of "
         f"{about}. No job with this model has ended here yet.",

@@ -65,7 +65,7 @@ def import_dataset(
         StoreError: the name is empty or taken, there is no row, or the disk is full. Errors of ``batches`` and of
             ``details`` pass through.
     """
-    with store.read() as connection:
+    with store.engine.connect() as connection:  # several transactions: staging, then the import itself
         _check_name(connection, name)
         try:
             _stage(connection, batches)

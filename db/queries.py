@@ -186,10 +186,11 @@ def examples_table(store: Store, example_ids: Sequence[int]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Page:
-    """One page of rows. ``next_cursor`` is None on the last page."""
+    """One page of rows. ``next_cursor`` is None on the last page; ``total`` is known where it came for free."""
 
     rows: list[dict[str, Any]]
     next_cursor: tuple[Any, ...] | None
+    total: int | None = None
 
 
 def _where(filters: RowFilter) -> tuple[str, str, dict[str, Any]]:
@@ -272,11 +273,14 @@ def page_of_rows(store: Store, filters: RowFilter, *, cursor: tuple[Any, ...] | 
         elif filters.sort is not None:
             after = f"(o.value is null and {after})"
         conditions += f" and {after}"
+    # A search through the texts costs by far the most, so its first page brings the number of rows along.
+    counted = bool(filters.text) and cursor is None
+    total = "count(*) over ()" if counted else "null"
     with store.read() as connection:
         ids = frame(
             connection,
-            f"""select m.dataset_id, m.position, m.example_id, {sort_value} sort_value from members m {joins}
-            where {conditions} order by {order} limit {int(size) + 1}""",
+            f"""select m.dataset_id, m.position, m.example_id, {sort_value} sort_value, {total} total
+            from members m {joins} where {conditions} order by {order} limit {int(size) + 1}""",
             parameters,
         ).to_pylist()
         found = ids[:size]
@@ -284,7 +288,8 @@ def page_of_rows(store: Store, filters: RowFilter, *, cursor: tuple[Any, ...] | 
     by_id = {row["example_id"]: row for row in texts}
     last = found[-1] if found else None
     following = (last["sort_value"], last["dataset_id"], last["position"]) if last and len(ids) > size else None
-    return Page([{**row, **by_id[row["example_id"]]} for row in found], following)
+    n_rows = None if not counted else int(ids[0]["total"]) if ids else 0
+    return Page([{**row, **by_id[row["example_id"]]} for row in found], following, n_rows)
 
 
 def scores_of(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; one snapshot for its length."""
-        with self.engine.connect() as connection:
+        with self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from db import service
 from pages import _ui
 
-st.set_page_config(page_title="Assay", page_icon=":material/science:", layout="wide")
+st.set_page_config(page_title="Assay", page_icon=str(Path(__file__).parent / "pictures" / "icon.png"), layout="wide")
 st.html(_ui.STYLE)
 
 if service.problem() is not None:

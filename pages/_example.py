@@ -13,6 +13,8 @@ from db import queries, review
 from db.service import Service
 from pages import _rows, _ui
 
+_LINKED_PAIRS = 6
+
 
 def show(service: Service, example: Mapping[str, Any]) -> None:
     """Show an example as ``queries.examples`` gives it, with all that the store knows of it."""
@@ -106,3 +108,11 @@ def _pairs(service: Service, example_id: int) -> None:
         },
         key=f"explore-pairs-{example_id}",
     )
+    with st.container(horizontal=True):
+        for p in pairs[:_LINKED_PAIRS]:
+            st.page_link(
+                "review.py",
+                label=f"Pair {p['pair_id']} in Review",
+                icon=":material/compare:",
+                query_params={"pair": str(p["pair_id"])},
+            )

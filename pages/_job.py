@@ -213,6 +213,10 @@ def _messages(status: JobStatus | None) -> None:
         st.warning(_ui.plain(status.trouble), icon=":material/sync_problem:")
 
 
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:.1f} s" if seconds is not None and seconds < 60 else _ui.duration(seconds)
+
+
 def _teacher(service: Service, job_id: str) -> None:
     totals = jobs.teacher_totals(service.store, job_id)
     facts = (
@@ -221,7 +225,7 @@ def _teacher(service: Service, job_id: str) -> None:
         ("Prompt tokens", _ui.number(totals["prompt_tokens"])),
         ("Answer tokens", _ui.number(totals["completion_tokens"])),
         ("Cost", f"${totals['cost_usd']:,.4f}" if totals["cost_usd"] is not None else "—"),
-        ("Median answer", _ui.duration(totals["median_seconds"])),
+        ("Median answer", _seconds(totals["median_seconds"])),
     )
     for column, (label, value) in zip(st.columns(len(facts)), facts, strict=True):
         column.metric(label, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -20,7 +20,7 @@ TEXT, DATASETS, SORT, DIRECTION, SCORES, SIZE = (
     f"explore-{name}" for name in ("text", "datasets", "sort", "direction", "scores", "size")
 )
 APPLIED, WRITTEN, ROW = (f"explore_{name}" for name in ("applied", "written", "row"))
-DOWN, UP = "high first", "low first"
+DOWN, UP = "↓ high", "↑ low"
 DATASET_ORDER = 0  # stands for None in the select box, which shows None as "nothing chosen"
 _LARGEST_ID = 2**63 - 1
 
@@ -189,7 +189,8 @@ def show(
         st.segmented_control(
             "Rows on a page", PAGE_SIZES, default=PAGE_SIZES[1], required=True, key=SIZE, persist_state="session"
         )
-        shown = _shown_scorers(filters, scorers)
+        among = _rows.scorers(service.store, str(service.store.path), version, filters.datasets)
+        shown = _shown_scorers(filters, scorers, among)
     return filters, shown
 
 
@@ -210,24 +211,24 @@ def _range_inputs(service: Service, labels: Mapping[int, str], version: str) -> 
 
 
 def _range_input(scorer_id: int, label: str, least: str, most: str) -> None:
-    sides = zip(st.columns(2), ("at least", "at most"), _bounds(scorer_id), (least, most), strict=True)
-    for column, words, key, edge in sides:
+    sides = zip(st.columns(2), ("≥", "≤"), ("at least", "at most"), _bounds(scorer_id), (least, most), strict=True)
+    for column, sign, words, key, edge in sides:
         with column:
             st.number_input(
                 f"{label} {words}",
                 value=None,
                 format="%.6g",
                 step=None,
-                placeholder=f"{words} ({edge})",
+                placeholder=f"{sign} {edge}",
                 key=key,
                 label_visibility="collapsed",
             )
 
 
-def _shown_scorers(filters: RowFilter, scorers: Mapping[int, Any]) -> list[Any]:
-    """The scores that the table shows: what was sorted and filtered by, then the usual ones of the latest model."""
+def _shown_scorers(filters: RowFilter, scorers: Mapping[int, Any], among: Sequence[Any]) -> list[Any]:
+    """The scores that the table shows: what was sorted and filtered by, then the usual ones of these datasets."""
     asked = [i for i in (filters.sort, *(r.scorer_id for r in filters.ranges)) if i is not None]
-    default = _rows.usual(list(scorers.values()), first=asked)
+    default = _rows.usual(among, first=asked)
     labels = _rows.labels(list(scorers.values()))
     chosen = st.multiselect(
         "Scores shown",

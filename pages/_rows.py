@@ -39,9 +39,17 @@ def page(
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def count(_store: Store, path: str, version: str, filters: RowFilter) -> int:
-    """How many rows match, remembered."""
+def _count(_store: Store, path: str, version: str, filters: RowFilter) -> int:
     return queries.count_rows(_store, filters)
+
+
+def count(store: Store, path: str, version: str, filters: RowFilter, size: int) -> int:
+    """How many rows match, remembered; taken from the first page of ``size`` rows where that brought it along."""
+    if filters.text:
+        total = page(store, path, version, filters, None, size).total
+        if total is not None:
+            return total
+    return _count(store, path, version, filters)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -86,12 +94,13 @@ def short_labels(found: Sequence[Scorer]) -> dict[int, str]:
 
 
 def usual(found: Sequence[Scorer], *, first: Sequence[int] = ()) -> list[int]:
-    """Scorer ids for a table: ``first``, then one for each of the outputs that people ask for, the latest of each."""
-    latest: dict[str, int] = {}
+    """Scorer ids for a table: ``first``, then of each output that people ask for the scorer with the most values."""
+    widest: dict[str, Scorer] = {}
     for scorer in found:
-        if scorer["output"] in FIRST_OUTPUTS:
-            latest[scorer["output"]] = max(scorer["scorer_id"], latest.get(scorer["output"], 0))
-    return list(dict.fromkeys([*first, *latest.values()]))
+        other = widest.get(scorer["output"])
+        if scorer["output"] in FIRST_OUTPUTS and (other is None or scorer["n_values"] >= other["n_values"]):
+            widest[scorer["output"]] = scorer
+    return list(dict.fromkeys([*first, *(scorer["scorer_id"] for scorer in widest.values())]))
 
 
 def is_whole(output: str) -> bool:

@@ -46,8 +46,11 @@ def _put_away() -> None:
         imports.discard_upload(chosen.upload)
 
 
-def clear() -> None:
-    """Forget the choice and empty the widgets that made it."""
+def clear(source: Source | None = None) -> None:
+    """Forget the choice and empty the widgets that made it; with ``source`` only if it is the choice still."""
+    chosen: Chosen | None = st.session_state.get(CHOSEN)
+    if source is not None and (chosen is None or chosen.source is not source):
+        return
     _put_away()
     st.session_state[UPLOADER] = st.session_state.get(UPLOADER, 0) + 1
     st.session_state.pop(SERVER_PATH, None)

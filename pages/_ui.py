@@ -28,7 +28,7 @@ STYLE = """<style>
 .assay-label {font-size: .78rem; letter-spacing: .04em; text-transform: uppercase; opacity: .68; margin-bottom: .15rem;}
 .assay-badge {display: inline-block; padding: .05rem .5rem; border-radius: .6rem; font-size: .8rem;
   border: 1px solid currentColor; margin-right: .35rem;}
-.assay-badge.good {color: #00795a;} .assay-badge.bad {color: #b34d00;} .assay-badge.plain {opacity: .75;}
+.assay-badge.good {color: #009672;} .assay-badge.bad {color: #cf5a06;} .assay-badge.plain {opacity: .75;}
 </style>"""
 
 

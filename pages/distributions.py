@@ -165,7 +165,7 @@ def _rows_behind(view: View, bins: Sequence[Any], scorer: Mapping[str, Any]) -> 
 
 def _rows_of(view: View, filters: RowFilter, about: Sequence[Any], *, key: str) -> None:
     """The first rows of a filter over the scorers ``about``, its number of rows, and the way to all of them."""
-    total = _rows.count(view.store, view.path, view.version, filters)
+    total = _rows.count(view.store, view.path, view.version, filters, ROWS_SHOWN)
     page = _rows.page(view.store, view.path, view.version, filters, None, ROWS_SHOWN)
     words = " and ".join(
         f"{_ui.plain(s['output'])} from {_ui.number(r.low, 4)} to {_ui.number(r.high, 4)}"
@@ -224,7 +224,10 @@ def _coverage(view: View, scorer: Mapping[str, Any]) -> None:
             hide_index=True,
             height="content",
             column_config={
-                words: st.column_config.NumberColumn(words, format="localized", width=84) for words in COVERAGE.values()
+                "dataset": st.column_config.TextColumn(width=84),
+                COVERAGE["n_values"]: st.column_config.NumberColumn(format="localized", width=66),
+                COVERAGE["n_nulls"]: st.column_config.NumberColumn(format="localized", width=68),
+                COVERAGE["n_missing"]: st.column_config.NumberColumn(format="localized", width=90),
             },
             key="coverage-table",
         )

@@ -87,7 +87,7 @@ def _table(
         height=HEIGHT - 100,
         texts_first=st.session_state.get(ROW) is None,
     )
-    total = _rows.count(store, path, version, filters)
+    total = _rows.count(store, path, version, filters, size)
     start = (len(cursors) - 1) * size
     total_place.markdown(f"**{start + 1:,}–{start + len(page.rows):,}** of **{total:,}** rows")
     _actions(service, filters, total)

@@ -116,8 +116,6 @@ def _show_failed(task: ImportTask) -> None:
 @st.fragment(run_every=0.5)
 def _show_progress(task: ImportTask) -> None:
     if task.over:
-        if task.state == "done" and task is st.session_state.get(TASK):
-            _sources.clear()
         st.rerun()
     with st.container(border=True):
         st.markdown(f"**Importing {_ui.plain(task.choice.name)}**")
@@ -174,6 +172,7 @@ def main() -> None:
         _show_progress(task)
     else:
         if task is not None and task.state == "done":
+            _sources.clear(task.source)
             _show_done(service, task)
         chosen = _sources.choose(service)
         if chosen is not None:

@@ -22,7 +22,7 @@ RANGES = {"ifd": "IFD of the reflected", "r_ifd": "r-IFD of the reflected", "gai
 def ask_name() -> None:
     """Ask once who reviews; the rest of the page waits."""
     known = [row["reviewer"] for row in review.team_progress(_ui.current_service().store)]
-    with st.container(border=True), st.form("review_name", border=False):
+    with st.container(border=True, width=620), st.form("review_name", border=False):
         st.markdown("**Who is reviewing?** Your name is kept with every decision, and for this session only.")
         name = st.text_input("Your name", max_chars=60, placeholder="Ada Lovelace")
         if known:

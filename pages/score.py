@@ -112,7 +112,7 @@ def _table_of_plan(plan: ScorePlan) -> None:
             rows.append(
                 {
                     "indicator": one.outputs[0].label,
-                    "done": done / plan.n_rows if plan.n_rows else 0.0,
+                    "done": 100 * done / plan.n_rows if plan.n_rows else 0.0,
                     "scored": done,
                     "left": plan.n_rows - done,
                 }
@@ -122,7 +122,7 @@ def _table_of_plan(plan: ScorePlan) -> None:
         hide_index=True,
         height="content",
         column_config={
-            "done": st.column_config.ProgressColumn("done", format="percent", min_value=0.0, max_value=1.0),
+            "done": st.column_config.ProgressColumn("done", format="%.0f %%", min_value=0.0, max_value=100.0),
             "scored": st.column_config.NumberColumn("scored already", format="localized"),
             "left": st.column_config.NumberColumn("left to score", format="localized"),
         },
@@ -142,8 +142,8 @@ def _show_estimate(service: Service, plan: ScorePlan) -> None:
     with left:
         st.metric("Rows to score", f"{plan.n_to_score:,}", border=True, help=f"of {plan.n_rows:,} distinct rows")
     with right:
-        about = _ui.duration(max(1.0, expected.seconds))
-        st.metric("Time" if expected.measured else "Time, a guess", f"about {about}", border=True)
+        words = "About this long" if expected.measured else "About this long, a guess"
+        st.metric(words, _ui.duration(expected.seconds), border=True)
     st.caption(_ui.plain(expected.basis))
 
 
@@ -216,11 +216,11 @@ def _params(_service: Service, path: str, job_id: str) -> dict[str, Any]:
         return {}
 
 
-def _active(service: Service, dataset_id: int) -> list[tuple[JobStatus, dict[str, Any]]]:
-    """Score jobs of this dataset that have not ended, oldest first."""
+def _jobs_of(service: Service, dataset_id: int) -> list[tuple[JobStatus, dict[str, Any]]]:
+    """The score jobs of this dataset, oldest first, and what they were asked."""
     found = []
     for status in sorted(service.scheduler.statuses().values(), key=lambda s: s.job_id):
-        if status.kind == "score" and not status.ended:
+        if status.kind == "score":
             params = _params(service, str(service.store.path), status.job_id)
             if params.get("dataset_id") == dataset_id:
                 found.append((status, params))
@@ -230,7 +230,9 @@ def _active(service: Service, dataset_id: int) -> list[tuple[JobStatus, dict[str
 def _same_job(service: Service, dataset_id: int, plan: ScorePlan) -> str | None:
     """A job that is waiting or running and was asked the same."""
     student = asdict(plan.student) if plan.student is not None else None
-    for status, params in _active(service, dataset_id):
+    for status, params in _jobs_of(service, dataset_id):
+        if status.ended:
+            continue
         if params.get("indicators") == list(plan.indicators) and params.get("student") == student:
             return status.job_id
     return None
@@ -251,6 +253,8 @@ def _link_to_distributions(dataset_id: int) -> None:
 def _one_job(service: Service, status: JobStatus, dataset_id: int) -> None:
     share = status.done_rows / status.total_rows if status.total_rows else 0.0
     parts = [f"**{STATE_WORDS.get(status.state, status.state)}**"]
+    if status.queue_position is not None:
+        parts.append(f"place {status.queue_position} in the queue")
     parts.append(f"{status.done_rows:,} of {status.total_rows:,} rows")
     if status.state == "running":
         if status.rows_per_second:
@@ -261,7 +265,12 @@ def _one_job(service: Service, status: JobStatus, dataset_id: int) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
             st.markdown(f"**{_ui.plain(status.title)}**")
-            st.page_link("jobs.py", label="Log and errors on the Jobs page", icon=":material/pending_actions:")
+            st.page_link(
+                "jobs.py",
+                label="Log and errors on the Jobs page",
+                icon=":material/pending_actions:",
+                query_params={"job": status.job_id},
+            )
         st.progress(min(share, 1.0), text=" · ".join(parts))
         if status.message:
             show = st.error if status.state == "failed" else st.warning
@@ -289,13 +298,19 @@ def _live(service: Service, dataset_id: int, job_ids: Sequence[str], at_work: Se
 
 
 def _watch(service: Service, dataset_id: int) -> None:
-    """The jobs of this dataset, once a second while one is at work; the page is drawn anew when one ends."""
-    latest = st.session_state.get(JOB)
-    shown = {status.job_id for status, _ in _active(service, dataset_id)}
-    if latest is not None and _params(service, str(service.store.path), latest).get("dataset_id") == dataset_id:
-        shown.add(latest)
-    statuses = service.scheduler.statuses()
-    job_ids = sorted(job_id for job_id in shown if job_id in statuses)
+    """Jobs of this dataset: at work, of this session, or the last one if it failed.
+
+    Looked at once a second while one is at work; the page is drawn anew when one ends.
+    """
+    statuses = {status.job_id: status for status, _ in _jobs_of(service, dataset_id)}
+    latest = max(statuses, default=None)
+    job_ids = [
+        job_id
+        for job_id, status in statuses.items()
+        if not status.ended
+        or job_id == st.session_state.get(JOB)
+        or (job_id == latest and status.state in ("failed", "interrupted"))
+    ]
     if not job_ids:
         return
     st.subheader("Jobs of this dataset", anchor=False)

@@ -25,8 +25,8 @@ const ACTIONS = [
   { id: "help", key: "?", shown: "?", label: "Keys", help: "Show or close this help" },
 ];
 const VERDICTS = new Set(["accept", "reject", "new_instruction", "new_response", "skip"]);
-const AT_END = new Set(["undo", "back", "help"]);
-const NOT_DECIDING = new Set(["back", "forward", "marks", "critique", "help"]);
+const AT_END = new Set(["undo", "back", "help", "skipped", "passed", "reload"]);
+const NOT_DECIDING = new Set(["back", "forward", "marks", "critique", "help", "skipped", "passed", "reload"]);
 const TYPING = "input, textarea, select, [contenteditable]:not([contenteditable=false]), [role=textbox], [role=combobox], "
   + "[role=listbox], [role=option], [role=slider], [role=spinbutton], [role=radio], [role=tab], [role=grid]";
 const DIALOG = "[role=dialog], [role=alertdialog], [role=menu], [data-testid=stPopoverBody]";
@@ -86,6 +86,7 @@ class Desk {
     find(".leave-note").addEventListener("click", () => this.leave());
     find(".remove-flag").addEventListener("click", () => this.send({ action: "unflag" }));
     this.zones.help.addEventListener("click", (event) => { if (event.target === this.zones.help) this.leave(); });
+    this.zones.help.addEventListener("close", () => { if (this.mode === "help") this.leave(); });
   }
 
   close() {
@@ -225,7 +226,7 @@ class Desk {
   }
 
   offered(id) {
-    if (!this.data.pair) return AT_END.has(id) || ["skipped", "passed", "reload"].includes(id);
+    if (!this.data.pair) return AT_END.has(id);
     if (id === "new_instruction" || id === "new_response") return this.data.pair.mixes;
     if (id === "back") return this.data.head.position > 1;
     if (id === "critique") return this.data.pair.critique.length > 0;
@@ -343,7 +344,8 @@ class Desk {
     this.root.dataset.pair = this.data?.pair?.pair_id ?? (this.data ? "end" : "");
     this.zones.notePanel.hidden = this.mode !== "note";
     if (this.mode !== "note") this.zones.note.blur(); // a hidden field keeps the focus for a moment
-    this.zones.help.hidden = this.mode !== "help";
+    if (this.mode === "help" && !this.zones.help.open) this.zones.help.showModal();
+    else if (this.mode !== "help" && this.zones.help.open) this.zones.help.close();
     for (const button of this.zones.notePanel.querySelectorAll("button")) button.disabled = Boolean(this.pending);
     for (const area of this.root.querySelectorAll("textarea")) area.readOnly = Boolean(this.pending);
     this.zones.note.readOnly = Boolean(this.pending);
@@ -354,7 +356,7 @@ class Desk {
     const { head, reviewer } = this.data;
     const parts = [`${count(head.decided)} of ${count(head.pairs)} decided`, `${count(head.today)} today by ${reviewer}`];
     if (head.median_seconds !== null) parts.push(`median ${duration(head.median_seconds)} a decision`);
-    if (head.seconds_left !== null && head.left) parts.push(`about ${duration(head.seconds_left)} left in this queue`);
+    if (this.data.pair && head.seconds_left !== null && head.left) parts.push(`about ${duration(head.seconds_left)} left in this queue`);
     const fill = el("i", "");
     fill.style.width = `${head.pairs ? (100 * head.decided) / head.pairs : 0}%`;
     const meter = el("div", "meter", fill);

@@ -79,6 +79,15 @@ class Answer:
     text: str = ""
 
 
+def fresh_queue(store: Store, filters: PairFilter) -> Queue:
+    """The queue as it is now. Among undecided pairs those that were skipped come last: they were put off."""
+    pair_ids = review.queue(store, filters)
+    if filters.state == "undecided":
+        put_off = set(review.queue(store, replace(filters, state="skipped")))
+        pair_ids = [i for i in pair_ids if i not in put_off] + [i for i in pair_ids if i in put_off]
+    return Queue(tuple(pair_ids))
+
+
 @dataclass
 class Desk:
     """The desk of one browser session."""
@@ -94,14 +103,14 @@ class Desk:
     @classmethod
     def open(cls, store: Store, filters: PairFilter, *, first: int | None = None) -> Desk:
         """A desk with the queue of ``filters``, frozen now; ``first`` is put on top."""
-        queue = Queue(tuple(review.queue(store, filters)))
+        queue = fresh_queue(store, filters)
         if first is not None:
             queue = queue.return_to(first)
         return cls(filters, queue)
 
     def restart(self, store: Store, filters: PairFilter) -> None:
         """Freeze the queue anew (another filter, or reloaded)."""
-        self.filters, self.queue, self.answer = filters, Queue(tuple(review.queue(store, filters))), None
+        self.filters, self.queue, self.answer = filters, fresh_queue(store, filters), None
 
     # ---- what the browser is shown ----
 
@@ -188,7 +197,7 @@ class Desk:
             case "passed":
                 self.queue = self.queue.only(self.queue.passed)
             case "reload":
-                self.queue = Queue(tuple(review.queue(store, self.filters)))
+                self.queue = fresh_queue(store, self.filters)
                 return f"The queue was reloaded: {len(self.queue.pair_ids):,} pairs.", "info"
             case _:
                 raise AssayError(f"{press.action!r} is nothing that can be done with a pair. Nothing was stored.")

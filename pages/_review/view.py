@@ -206,6 +206,9 @@ def _flag(flag: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | Non
 
 def end_view(*, decided: int, skipped: int, passed: int, elsewhere: int, length: int) -> dict[str, Any]:
     """What the component draws at the end of a queue: a summary, and what can be done next."""
+    if not length:
+        lines = ["No pair is in this queue now: all are decided, or the filters let none through."]
+        return {"title": "Nothing to review in this queue", "lines": lines, "skipped": 0, "passed": 0}
     lines = [f"{decided:,} decided and {skipped:,} skipped in this pass of {length:,} pairs."]
     if elsewhere:
         lines.append(f"{elsewhere:,} were decided by other people meanwhile and were not shown.")

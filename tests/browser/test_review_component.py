@@ -179,7 +179,7 @@ def test_undo_works_in_the_next_session_and_a_draft_survives_a_reload(page: Page
 
 
 def test_the_end_of_a_queue_offers_the_skipped_again(page: Page, server: Server) -> None:
-    sit_down(page, server, name="Eve", query="?state=flagged")
+    sit_down(page, server, name="Eve", query="?ifd=0.85%3A")
     expect(page.locator(".head .place")).to_have_text("Pair 1 of 1")
     page.keyboard.press("s")
     page.get_by_role("button", name="Go through the 1 skipped").click()

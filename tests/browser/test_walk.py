@@ -58,7 +58,7 @@ def _review(page: Page, server: Server, keys: str) -> list[tuple[int, str]]:
             area = page.locator('textarea[name="output"]')
             area.fill(f"{area.input_value()}\n\n(edited for pair {pair})")
             page.keyboard.press("Control+Enter")
-        page.wait_for_function("before => document.querySelector('.desk').dataset.pair !== before", arg=pair)
+        page.wait_for_selector(f'.desk[data-phase="ready"]:not([data-pair="{pair}"])')
         made.append((int(pair), verdicts[wanted]))
     return made
 
@@ -68,7 +68,7 @@ def _undo(page: Page, times: int) -> None:
         page.wait_for_selector('.desk[data-phase="ready"]')
         before = page.get_attribute(".desk", "data-pair")
         page.keyboard.press("u")
-        page.wait_for_function("before => document.querySelector('.desk').dataset.pair !== before", arg=before)
+        page.wait_for_selector(f'.desk[data-phase="ready"]:not([data-pair="{before}"])')
 
 
 def _export(page: Page, server: Server, dataset: str, folder: Path) -> tuple[list[dict], dict]:
@@ -159,11 +159,11 @@ def test_the_same_walk_on_real_rows_with_a_teacher_over_http(
         _wait_for(lambda: _jobs_done(page, server, 1), seconds=600, what="300 rows are scored")
         page.goto(f"{server.url}/reflect?dataset=1")
         page.get_by_text("The lowest or highest by a score").click()
-        page.get_by_label("Rows", exact=True).last.fill("40")
+        page.get_by_role("spinbutton", name="Rows", exact=True).fill("40")
         page.keyboard.press("Enter")
-        page.get_by_label("Base URL").fill(teacher.base_url)
-        page.get_by_label("Model", exact=True).fill("fake")
-        page.get_by_label("Environment variable with the key").fill("")
+        page.get_by_role("textbox", name="Base URL").fill(teacher.base_url)
+        page.get_by_role("textbox", name="Model", exact=True).fill("fake")
+        page.get_by_role("textbox", name="Environment variable with the key").fill("")
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Reflect on 40 rows").click()
         _wait_for(lambda: _jobs_done(page, server, 2), seconds=600, what="40 rows are reflected")

@@ -219,7 +219,7 @@ def test_a_store_that_fails_keeps_the_pair_and_the_same_press_works_afterwards(s
 def _read_only_engine(store: Store) -> Engine:
     """An engine over a real copy of the store that refuses every write."""
     path = store.path.with_name("read-only.duckdb")
-    with store.read() as connection:
+    with store.engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None
         for statement in (f"attach '{path}' as snap", "copy from database assay to snap", "detach snap"):
@@ -338,6 +338,13 @@ def test_the_reason_of_a_missing_score_comes_from_the_store(store: Store) -> Non
     scores = desk.payload(store, reviewer="Dana")["pair"]["scores"]
     assert scores[0]["missing"][0] == "Original: The response is empty: there is no token to score."
     assert scores[0]["original"] == "—"
+
+
+def test_skipped_pairs_come_last_when_the_queue_is_loaded_again(store: Store) -> None:
+    desk = desk_with_pair(store)
+    first = desk.queue.current
+    desk.take(store, press("s", "decide", first, verdict="skip"), reviewer="Dana")
+    assert desk_with_pair(store).queue.pair_ids[-1] == first
 
 
 def test_the_seed_makes_another_queue_only_in_random_order() -> None:

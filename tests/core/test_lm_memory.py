@@ -1,0 +1,57 @@
+"""Out of memory, for real: a process whose address space is limited scores with a model that needs much more."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.core import tiny_models
+
+WORKER = """
+import json, resource, sys
+from core.example import Example
+from core.lm import Student, StudentSettings
+
+student = Student.load(StudentSettings(sys.argv[1], template="wizardlm", max_length=1000))
+short = [Example(f"Ask {i}.", "", f"Answer number {i}.") for i in range(24)]
+long = Example("Ask.", "", "word " * 180)
+free = student.score(short)
+budget = student._budget
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
+tight = student.score([*short, long], ["loss_y", "loss_y_given_x"])
+difference = max(abs(a[k].loss_nats - b[k].loss_nats) for a, b in zip(free, tight) for k in b)
+of_long = tight[-1]["loss_y_given_x"]
+print(json.dumps({
+    "difference": difference, "budget": [budget, student._budget],
+    "long": [of_long.loss_nats, of_long.n_tokens, of_long.reason, of_long.transient],
+}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are tried on Linux only")
+def test_the_budget_is_halved_and_a_row_that_does_not_fit_alone_is_null_and_transient(tmp_path):
+    # 16,384 numbers between the layers: 900 tokens take 59 MB for each of them, 60 tokens 4 MB.
+    folder = tiny_models.save(tmp_path, "llama", intermediate_size=16384, num_hidden_layers=1)
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, str(folder), str(64 << 20)],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    before, after = told["budget"]
+    assert after < before
+    assert told["difference"] < 1e-5
+    loss, n_tokens, reason, transient = told["long"]
+    assert loss is None
+    assert n_tokens == 0
+    assert "out of memory on this text alone" in reason
+    assert transient
