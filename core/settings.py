@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import SettingsError
+
+_SIZE = re.compile(r"[1-9]\d*\s?[MG]B", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,15 @@ class Settings:
                       default: ``home/data`` only)
     ``cpu_jobs``      jobs on the CPU at once (``ASSAY_CPU_JOBS``, default 1)
     ``jobs_per_gpu``  jobs on each GPU at once (``ASSAY_JOBS_PER_GPU``, default 1)
+    ``store_memory``  what DuckDB may keep in memory before it spills to disk (``ASSAY_STORE_MEMORY``, default 800MB:
+                      jobs need the rest of the machine)
     """
 
     home: Path
     data_roots: tuple[Path, ...]
     cpu_jobs: int = 1
     jobs_per_gpu: int = 1
+    store_memory: str = "800MB"
 
     @property
     def store_path(self) -> Path:
@@ -58,9 +64,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     home = Path(env.get("ASSAY_HOME") or "workspace").expanduser().resolve()
     roots_text = env.get("ASSAY_DATA_ROOTS", "")
     roots = tuple(Path(part).expanduser().resolve() for part in roots_text.split(os.pathsep) if part.strip())
+    store_memory = env.get("ASSAY_STORE_MEMORY", "").strip() or Settings.store_memory
+    if not _SIZE.fullmatch(store_memory):
+        raise SettingsError(f"ASSAY_STORE_MEMORY is {store_memory!r}; give a size such as 800MB or 8GB.")
     return Settings(
         home=home,
         data_roots=roots or (home / "data",),
         cpu_jobs=_positive_int(env, "ASSAY_CPU_JOBS", 1),
         jobs_per_gpu=_positive_int(env, "ASSAY_JOBS_PER_GPU", 1),
+        store_memory=store_memory,
     )

@@ -410,11 +410,12 @@ def text_bytes(store: Store, example_ids: Sequence[int]) -> dict[str, int]:
     return found[0]
 
 
-def hashes(store: Store, example_ids: Sequence[int]) -> list[str]:
-    """Content hashes of these examples, in no order."""
+def ids_of_hashes(store: Store, hashes: Sequence[str]) -> set[int]:
+    """Ids of the examples with these content hashes that are in the store."""
     with store.read() as connection:
-        return frame(
+        found = frame(
             connection,
-            "select hash from examples where example_id in (select unnest($ids))",
-            {"ids": list(example_ids)},
-        )["hash"].to_pylist()
+            "select example_id from examples where hash in (select unnest($hashes))",
+            {"hashes": list(hashes)},
+        )
+    return set(found["example_id"].to_pylist())

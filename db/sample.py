@@ -12,6 +12,7 @@ from core import demo
 from core.indicators import INDICATORS
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
+from core.reflection import STAGES
 from core.scoring import DEMO_STUDENT
 from db import commands, jobs, queries
 from db.service import Service
@@ -106,7 +107,7 @@ def _recorded_ids(store: Store, dataset_id: int) -> list[int]:
             id=dataset_id,
         )
     known = demo.recordings()
-    return [row["example_id"] for row in members if ("instruction", row["hash"]) in known]
+    return [row["example_id"] for row in members if (STAGES[0], row["hash"]) in known]
 
 
 def sample_jobs(service: Service, dataset_id: int) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ class Service:
             StoreError: the store cannot be opened; nothing runs then.
         """
         self.settings = settings
-        self.store = Store(settings.store_path)
+        self.store = Store(settings.store_path, memory_limit=settings.store_memory)
         settings.jobs_path.mkdir(parents=True, exist_ok=True)
         settings.exports_path.mkdir(parents=True, exist_ok=True)
         (settings.home / "data").mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,10 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import QueuePool
 
 from core.errors import StoreError, StoreLockedError
+from core.settings import Settings
 from db.migrations import migrate
 
 _PID = re.compile(r"PID (\d+)")
-MEMORY_LIMIT = "800MB"
-"""What DuckDB may keep in memory before it spills to disk. Its own default is most of the machine: jobs need that."""
 
 
 def utc_now() -> datetime:
@@ -42,12 +41,12 @@ def _holder(message: str) -> str:
     return f"process {pid} ({command})" if command else f"process {pid}"
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+def _connect(path: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "preserve_insertion_order": False,
-        "memory_limit": MEMORY_LIMIT,
+        "memory_limit": memory_limit,
     }
     try:
         return duckdb.connect(str(path), config=config)
@@ -73,7 +72,7 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 class Store:
     """The open store. ``read()`` and ``write()`` give SQLAlchemy connections; both are safe from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, memory_limit: str = Settings.store_memory) -> None:
         """Open ``path``, creating file and folder where needed, and bring it to the newest schema.
 
         Raises:
@@ -86,7 +85,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"The folder {path.parent} cannot be made: {error.strerror}. Set ASSAY_HOME.") from error
-        self._root = _connect(path)
+        self._root = _connect(path, memory_limit)
         # Two transactions that insert the same example collide at commit; whoever adds examples takes this lock.
         self.examples_lock = threading.RLock()
         self.engine: Engine = create_engine(

@@ -155,7 +155,7 @@ def _selected(rows: Sequence[Any], state: Any) -> list[Any]:
 
 def _rows_behind(view: View, bins: Sequence[Any], scorer: Mapping[str, Any]) -> None:
     if not bins:
-        st.caption("Click a bar (or drag a box over several) to see the rows behind it.")
+        st.caption("Click a bar to see the rows behind it; draw a box (toolbar of the chart) over several.")
         return
     low, high = charts.span_of(bins)
     chosen = tuple(sorted({row["dataset_id"] for row in bins}))

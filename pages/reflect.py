@@ -171,8 +171,8 @@ def _limits() -> dict[str, Any]:
 
 
 def _n_recorded(service: Service, ids: list[int]) -> int:
-    known = demo.recordings()
-    return sum(("instruction", digest) in known for digest in queries.hashes(service.store, ids))
+    known = [digest for stage, digest in demo.recordings() if stage == STAGES[0]]
+    return len(queries.ids_of_hashes(service.store, known).intersection(ids))
 
 
 def _show_estimate(service: Service, ids: list[int], teacher: TeacherSettings | None) -> None:

@@ -84,7 +84,6 @@ def histogram_figure(
     _quantile_lines(figure, [row for row in summaries if row["dataset_id"] in order], order)
     figure.update_layout(
         **layout(barmode="overlay", bargap=0.0, height=height, showlegend=len(parts) > 1, clickmode="event+select"),
-        dragmode="select",
         selectdirection="h",
     )
     figure.update_layout(margin_t=64 if len(parts) > 1 else 40)
