@@ -9,7 +9,7 @@ from core.errors import AssayError, StoreError
 from core.jobs.folder import JobFolder
 from core.jobs.scheduler import Scheduler
 from core.settings import Settings
-from db import jobs
+from db import collecting, jobs
 from db.store import Store
 
 log = logging.getLogger("assay")
@@ -39,7 +39,7 @@ class Service:
         )
 
     def _collect(self, job_id: str, shard: int) -> None:
-        jobs.collect(self.store, self.job_folder(job_id), shard)
+        collecting.collect(self.store, self.job_folder(job_id), shard)
 
     def _ended(self, job_id: str, state: str) -> None:
         log.info("Job %s is %s.", job_id, state)

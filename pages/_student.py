@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def _checked(model: str, *, device: str, key: str) -> StudentSettings | None:
             key=f"{key}-revision",
             persist_state="session",
         )
-    problem = model_problem(model) or _template_problem(model, template)
+    problem = model_problem(model) or _template_problem(model, template) or length_problem(model, int(max_length))
     if problem is not None:
         st.error(_ui.plain(problem), icon=":material/error:")
         return None
@@ -161,3 +162,15 @@ def _template_problem(model: str, template: str) -> str | None:
     if config.is_file() and "chat_template" in config.read_text(encoding="utf-8", errors="replace"):
         return None
     return "The tokenizer of this model has no chat template. Choose another template."
+
+
+def length_problem(model: str, max_length: int) -> str | None:
+    """Why texts of this length do not fit a model in a folder, or None (also where its config does not say)."""
+    try:
+        config = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    positions = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    if not isinstance(positions, int) or max_length <= positions:
+        return None
+    return f"This model has {positions:,} positions. Choose {positions:,} tokens or less as the longest text."

@@ -19,6 +19,7 @@ from db.service import Service
 
 REVIEWER = "reviewer_name"
 
+# The table toolbar's own CSV would carry cells that a spreadsheet runs as formulas: pages offer guarded downloads.
 STYLE = """<style>
 .block-container {padding: 3.2rem 3rem 3rem; max-width: 1500px;}
 .assay-text {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--st-border-color, #d5dcde);
@@ -29,6 +30,7 @@ STYLE = """<style>
 .assay-badge {display: inline-block; padding: .05rem .5rem; border-radius: .6rem; font-size: .8rem;
   border: 1px solid currentColor; margin-right: .35rem;}
 .assay-badge.good {color: #009672;} .assay-badge.bad {color: #cf5a06;} .assay-badge.plain {opacity: .75;}
+[data-testid="stElementToolbarButton"]:has(button[aria-label="Download as CSV"]) {display: none;}
 </style>"""
 
 

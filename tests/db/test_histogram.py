@@ -107,4 +107,4 @@ def test_version_changes_with_what_pages_remember(store: Store) -> None:
 def test_text_is_searched_as_text_in_any_case(store: Store, text: str) -> None:
     import_rows(store, [Example(f"before {text.swapcase()} after"), Example("something else")], name="Texts")
     page = queries.page_of_rows(store, RowFilter(text=text))
-    assert len(page.rows) == queries.count_rows(store, RowFilter(text=text)) == 1
+    assert len(page.rows) == page.total == queries.count_rows(store, RowFilter(text=text)) == 1

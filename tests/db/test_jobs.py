@@ -13,7 +13,7 @@ from core.jobs.folder import JobFolder
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
 from core.reflection_records import Call, Failure, Final, PairRecord, PairScores, ReflectedRow, ScoreValue, to_table
-from db import commands, jobs, queries, review
+from db import collecting, commands, jobs, queries, review
 from db.store import Store, rows
 from tests.db.conftest import EXAMPLES, batch
 
@@ -52,7 +52,7 @@ def test_a_shard_is_collected_once_however_often_it_is_handed_over(
     folder = _submit(store, tmp_path / "jobs", dataset_id, _plan(store, dataset_id, "mtld"))
     folder.write_shard(0, _shard(folder, [("mtld", 50.0, None, False)]))
     for _ in range(3):
-        jobs.collect(store, folder, 0)
+        collecting.collect(store, folder, 0)
     assert jobs.collected_shards(store, folder.job_id) == {0}
     assert len(_all(store, "select * from scores")) == len(EXAMPLES)
     assert jobs.jobs(store)[0]["n_collected"] == len(EXAMPLES)
@@ -63,7 +63,7 @@ def test_what_was_scored_in_one_dataset_is_not_scored_again_in_another(
 ) -> None:
     folder = _submit(store, tmp_path / "jobs", dataset_id, _plan(store, dataset_id, "mtld"))
     folder.write_shard(0, _shard(folder, [("mtld", 50.0, None, False)]))
-    jobs.collect(store, folder, 0)
+    collecting.collect(store, folder, 0)
     other = commands.import_dataset(
         store, [batch([*EXAMPLES[:4], Example("new", "", "one two")])], name="other", source="t"
     )
@@ -78,7 +78,7 @@ def test_retry_takes_only_rows_whose_failure_may_pass(store: Store, dataset_id: 
     table = _shard(folder, [("mtld", None, "out of memory", True)]).slice(0, 2)
     rest = _shard(folder, [("mtld", None, "no word", False)]).slice(2)
     folder.write_shard(0, pa.concat_tables([table, rest]))
-    jobs.collect(store, folder, 0)
+    collecting.collect(store, folder, 0)
     assert {r["reason"]: r["n"] for r in jobs.failure_reasons(store, folder.job_id)} == {
         "out of memory": 2,
         "no word": 4,
@@ -87,7 +87,7 @@ def test_retry_takes_only_rows_whose_failure_may_pass(store: Store, dataset_id: 
     assert again.input_table()["example_id"].to_pylist() == table["example_id"].to_pylist()
     assert again.spec().retry_of == folder.job_id
     again.write_shard(0, _shard(again, [("mtld", 41.0, None, False)]))
-    jobs.collect(store, again, 0)
+    collecting.collect(store, again, 0)
     found = _all(store, "select value, reason from scores order by value nulls last")
     assert [row["value"] for row in found] == [41.0, 41.0, None, None, None, None]
     with pytest.raises(StoreError, match="nothing to retry"):
@@ -100,7 +100,7 @@ def test_a_job_whose_record_was_lost_in_a_crash_is_recorded_when_it_is_collected
     folder = _submit(store, tmp_path / "jobs", dataset_id, _plan(store, dataset_id, "mtld"))
     jobs.forget(store, folder.job_id)  # as if the server had died between folder and record
     folder.write_shard(0, _shard(folder, [("mtld", 50.0, None, False)]))
-    jobs.collect(store, folder, 0)
+    collecting.collect(store, folder, 0)
     assert [job["job_id"] for job in jobs.jobs(store)] == [folder.job_id]
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_shard_changes_nothing(store: Store, dataset_id: int, tmp_path
     folder.write_shard(0, _shard(folder, [("mtld", 50.0, None, False)]))
     folder.shard_path(0).write_bytes(b"PAR1 but not really")
     with pytest.raises(JobError):
-        jobs.collect(store, folder, 0)
+        collecting.collect(store, folder, 0)
     assert jobs.collected_shards(store, folder.job_id) == set()
     assert _all(store, "select * from scores") == []
 
@@ -159,7 +159,7 @@ def test_a_reflected_shard_becomes_pairs_scores_calls_and_failures(store: Store,
     shard = to_table([_reflected(i, e) for i, e in zip(ids, EXAMPLES, strict=False)])
     reflect_folder.write_shard(0, shard)
     for _ in range(2):
-        jobs.collect(store, reflect_folder, 0)
+        collecting.collect(store, reflect_folder, 0)
     queue = review.queue(store, review.PairFilter())
     assert len(queue) == 2
     shown = review.pair(store, queue[0])
@@ -178,9 +178,9 @@ def test_a_retry_that_proposes_the_same_pair_again_does_not_double_it(
     ids = reflect_folder.input_table()["example_id"].to_pylist()
     shard = to_table([_reflected(i, e) for i, e in zip(ids, EXAMPLES, strict=False)])
     reflect_folder.write_shard(0, shard)
-    jobs.collect(store, reflect_folder, 0)
+    collecting.collect(store, reflect_folder, 0)
     again = jobs.submit_retry(store, tmp_path / "jobs", job_id=reflect_folder.job_id)
     again.write_shard(0, shard)
-    jobs.collect(store, again, 0)
+    collecting.collect(store, again, 0)
     assert len(review.queue(store, review.PairFilter())) == 2
     assert jobs.collected_shards(store, again.job_id) == {0}

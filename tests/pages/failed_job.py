@@ -9,7 +9,7 @@ import pyarrow as pa
 import core
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
-from db import commands, jobs, queries
+from db import collecting, commands, jobs, queries
 from db.store import Store, utc_now
 from tests.pages.sample_stores import SCORERS, example_ids
 
@@ -37,12 +37,12 @@ def add(store: Store, jobs_path: Path, *, dataset_id: int) -> JobFolder:
     )
     jobs_path.mkdir(parents=True, exist_ok=True)
     folder = JobFolder.create(jobs_path / JOB_ID, spec, queries.examples_table(store, ids))
-    jobs.record_job(store, spec, dataset_id=dataset_id)
+    jobs.record_job(store, spec)
     folder.append_event("spawned", pid=2**22 + 7, create_time=1.0, device="cpu")
     folder.write_shard(0, _shard(ids[:8]))
     folder.append_event("row_errors", reason=ROW_REASON, example_ids=[ids[5]], shard=0)
     folder.append_event("failed", message=MESSAGE)
-    jobs.collect(store, folder, 0)
+    collecting.collect(store, folder, 0)
     return folder
 
 

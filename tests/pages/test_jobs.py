@@ -55,7 +55,7 @@ def waiting_job(home: Service, job_id: str = LATER) -> JobFolder:
     before = home.job_folder(JOB_ID)
     spec = replace(before.spec(), job_id=job_id, title="Waits")
     folder = JobFolder.create(home.settings.jobs_path / job_id, spec, before.input_table())
-    jobs.record_job(home.store, spec, dataset_id=1)
+    jobs.record_job(home.store, spec)
     home.enqueue(folder)
     return folder
 
@@ -207,7 +207,7 @@ def test_a_reflection_job_shows_its_teacher_and_an_unknown_cost_is_a_dash(
         job_id=job_id, kind="reflect", title="Reflect", device="cpu", n_rows=10, shard_rows=10, params={},
         created_at="2026-01-01T00:00:00", assay_version="0",
     )  # fmt: skip
-    jobs.record_job(half_scored_home.store, spec, dataset_id=1)
+    jobs.record_job(half_scored_home.store, spec)
     facts = {m.label: m.value for m in run_page("jobs", job=job_id).metric}
     assert facts == {
         "Teacher calls": "10",

@@ -124,6 +124,15 @@ def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
     assert _student.model_problem(str(tmp_path)) is None
 
 
+def test_a_text_that_is_longer_than_the_model_allows_is_said_before_the_job_is_made(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
+    assert "512" in (_student.length_problem(str(tmp_path), 513) or "")
+    assert _student.length_problem(str(tmp_path), 512) is None
+    assert _student.length_problem("some/hub-id", 10**6) is None
+    (tmp_path / "config.json").write_text("[")
+    assert _student.length_problem(str(tmp_path), 513) is None
+
+
 def test_the_form_gives_the_settings_that_were_chosen(half_scored_home: Service) -> None:
     def script() -> None:
         import streamlit as st
