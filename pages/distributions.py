@@ -205,7 +205,7 @@ def _coverage(view: View, scorer: Mapping[str, Any]) -> None:
     n_members = sum(row["n_members"] for row in summaries)
     n_values = sum(row["n_values"] for row in summaries)
     with st.container(border=True):
-        st.markdown(f"**Coverage** · {100 * n_values / max(1, n_members):.1f} % of {n_members:,} rows have a value")
+        st.markdown(f"**Coverage** · {n_values:,} of {n_members:,} rows have a value")
         _ui.chart(
             charts.coverage_figure(summaries, view.names),
             key=f"coverage-{_rows.identity(scorer['scorer_id'], view.datasets)}",

@@ -65,7 +65,7 @@ def _rows_by_score(service: Service, dataset_id: int, name: str) -> tuple[int, l
         _ui.empty("This dataset has no scores yet.", page="score.py", label="Score it")
         return dataset_id, [], name
     by_id = {s["scorer_id"]: s for s in scorers}
-    left, middle, right = st.columns([3, 1, 1], vertical_alignment="bottom")
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
     usual = next((i for i, s in enumerate(scorers) if s["output"] == "ifd"), 0)
     with left:
         scorer = st.selectbox(
@@ -75,7 +75,7 @@ def _rows_by_score(service: Service, dataset_id: int, name: str) -> tuple[int, l
             format_func=lambda i: _ui.scorer_label(by_id[i]),
             key=f"reflect-scorer-{dataset_id}",
         )
-    with middle:
+    with left:
         side = st.segmented_control(
             "Take the", ["lowest", "highest"], default="lowest", required=True, key="reflect-side"
         )

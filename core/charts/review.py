@@ -76,6 +76,10 @@ def over_time(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             )
     figure.update_layout(**_layout(300), xaxis_title="UTC", yaxis_title=f"decisions per {name}")
     figure.update_yaxes(rangemode="tozero")
+    if rows:  # at least twelve steps wide, so that the first decisions of a day are bars and not a wall
+        first = _floor(min(row["bucket"] for row in rows), step)
+        last = max(_floor(max(row["bucket"] for row in rows), step) + step, first + 12 * step)
+        figure.update_xaxes(range=[first - step / 2, last])
     return figure
 
 

@@ -116,8 +116,16 @@ def _quantile_lines(figure: go.Figure, summaries: Sequence[Row], order: Mapping[
             }
             figure.add_shape(type="line", x0=row[key], x1=row[key], y0=0, y1=1, yref="paper", line=line)
             if alone:
+                # Quartiles stand a line higher: beside the median they would be written over it.
                 figure.add_annotation(
-                    x=row[key], y=1, yref="paper", yanchor="bottom", showarrow=False, text=words, font={"size": 11}
+                    x=row[key],
+                    y=1,
+                    yref="paper",
+                    yanchor="bottom",
+                    yshift=13 if key in ("q25", "q75") else 0,
+                    showarrow=False,
+                    text=words,
+                    font={"size": 11},
                 )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from core.example import Example
 from core.lm import LOSS_KEYS, Student, StudentSettings
+from core.models import load_config, load_weights, locate
 from core.prompts import forward_prompt, reverse_prompt
 from core.scoring import DEMO_STUDENT, score_examples
 
@@ -79,8 +80,10 @@ def main() -> None:
     ours = len(examples) / (time.perf_counter() - started)
 
     few = examples[: args.baseline_rows]
+    located = locate(args.student)
+    plain = load_weights(located, load_config(located), dtype="float32", device="cpu")
     started = time.perf_counter()
-    expected = [baseline_losses(student._model, student.tokenizer, one, max_length=1024) for one in few]
+    expected = [baseline_losses(plain, student.tokenizer, one, max_length=1024) for one in few]
     theirs = len(few) / (time.perf_counter() - started)
     worst = 0.0
     for got, wanted in zip(scores, expected, strict=False):
