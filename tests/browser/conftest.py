@@ -93,7 +93,7 @@ def start_server(home: Path, *, port: int | None = None, environment: dict[str, 
     raise AssertionError(f"the server did not start:\n{(home / 'server.log').read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while Playwright runs, no other test of this process can start an event loop
 def browser() -> Iterator[Browser]:
     path = find_chromium()
     if path is None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,22 +221,27 @@ def test_an_unknown_format_and_damaged_metadata_are_refused(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
+@contextmanager
 def files_of_4_kb() -> Iterator[None]:
-    """The kernel refuses to let a file grow past 4 kB, as a full disk does."""
+    """The kernel refuses to let a file grow past 4 kB, as a full disk does.
+
+    Never longer than the write under test: the output of the test run itself may be a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.usefixtures("files_of_4_kb")
 def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, key: str) -> None:
     path = tmp_path / "set"
     path.write_text("old")
     rows = rows_of([Example(f"{i}", "", hashlib.sha256(b"%d" % i).hexdigest()) for i in range(5000)])
-    with pytest.raises(StoreError, match=r"set could not be written: File too large\. Nothing was left behind"):
+    message = r"set could not be written: File too large\. Nothing was left behind"
+    with pytest.raises(StoreError, match=message), files_of_4_kb():
         write_export(rows, format=key, path=path)
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["set"]
