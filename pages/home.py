@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import AssayError
-from db import queries, review, sample
+from db import jobs, queries, review, sample
 from db.service import Service
 from pages import _ui
 
@@ -129,6 +129,38 @@ def _next_step(service: Service, datasets: list[dict[str, Any]], active: int) ->
             st.page_link("reflect.py", label="Reflect", icon=":material/auto_awesome:")
 
 
+def _recent_jobs(service: Service) -> None:
+    """The latest five jobs in a line each; the Jobs page has the rest."""
+    recorded = jobs.jobs(service.store)[:5]
+    if not recorded:
+        return
+    statuses = service.scheduler.statuses()
+    found = [(job, statuses.get(job["job_id"])) for job in recorded]
+    st.subheader("Latest jobs", anchor=False)
+    st.dataframe(
+        [
+            {
+                "job": job["title"],
+                "state": STATE_WORDS.get(status.state, status.state) if status else "its folder is gone",
+                "progress": status.done_rows / status.total_rows if status and status.total_rows else None,
+                "rows": status.total_rows if status else None,
+                "failed": status.failed_rows if status else None,
+                "submitted": job["submitted_at"],
+            }
+            for job, status in found
+        ],
+        hide_index=True,
+        column_config={
+            "job": st.column_config.TextColumn(width="large"),
+            "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+            "rows": st.column_config.NumberColumn(format="localized"),
+            "failed": st.column_config.NumberColumn(format="localized"),
+            "submitted": st.column_config.DatetimeColumn(format="distance"),
+        },
+        key="home-jobs",
+    )
+
+
 def _overview(service: Service, datasets: list[dict[str, Any]]) -> None:
     counts = review.progress(service.store)
     statuses = service.scheduler.statuses().values()
@@ -167,6 +199,7 @@ def _overview(service: Service, datasets: list[dict[str, Any]]) -> None:
                 "loaded": st.column_config.DatetimeColumn(format="distance"),
             },
         )
+        _recent_jobs(service)
     with right:
         st.subheader("What next", anchor=False)
         _next_step(service, datasets, active)
