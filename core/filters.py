@@ -113,7 +113,8 @@ class PairFilter:
         for name in ("methods", "stages", "proposals"):
             values: Sequence[str] = getattr(self, name)
             if values:
-                params[name] = "~".join(quote(value) for value in values)
+                # "~" separates the values, and quote() leaves it as it is.
+                params[name] = "~".join(quote(value, safe="").replace("~", "%7E") for value in values)
         for name in ("ifd", "r_ifd", "gain"):
             low, high = getattr(self, name)
             if low is not None or high is not None:

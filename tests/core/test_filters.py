@@ -46,6 +46,11 @@ def test_a_pair_filter_survives_its_url(filters: PairFilter) -> None:
     assert PairFilter.from_params(filters.to_params()) == filters
 
 
+def test_a_value_that_holds_the_separator_is_not_taken_apart() -> None:
+    filters = PairFilter(proposals=("~", "a~b", "%7E", "c/d"))
+    assert PairFilter.from_params(filters.to_params()) == filters
+
+
 @pytest.mark.parametrize("params", [{"ranges": "1:2"}, {"datasets": "a.b"}, {"sort": "x-up"}, {"ranges": "1:a:b"}])
 def test_a_broken_link_is_told(params: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="link"):
