@@ -112,9 +112,9 @@ def _rows_of_filter(service: Service) -> tuple[int, list[int], str]:
     return dataset_id, ids, "filtered rows"
 
 
-def _choose_teacher(service: Service, ids: list[int]) -> tuple[TeacherSettings | None, str | None]:
-    """The endpoint's settings (None: the recorded teacher), and what is still missing before a job can run."""
-    recorded = _n_recorded(service, ids)
+def _choose_teacher(service: Service, ids: list[int]) -> tuple[TeacherSettings | None, list[int], str | None]:
+    """The endpoint's settings (None: the recorded teacher), the rows it can be asked about, and what is missing."""
+    recorded = _recorded_among(service, ids)
     kind = st.segmented_control(
         "Teacher",
         [RECORDED, "endpoint"],
@@ -126,10 +126,10 @@ def _choose_teacher(service: Service, ids: list[int]) -> tuple[TeacherSettings |
     )
     if kind == RECORDED:
         st.caption(
-            f"Recorded: answers written once for the bundled sample are played back. {recorded:,} of the {len(ids):,} "
-            "chosen rows have one; the others will be listed as failed with that reason."
+            f"Recorded: answers written once for the bundled sample are played back. {len(recorded):,} of the "
+            f"{len(ids):,} chosen rows have one; only these are asked about."
         )
-        return None, None if recorded else "None of these rows has a recorded answer; choose an endpoint."
+        return None, recorded, None if recorded else "None of these rows has a recorded answer; choose an endpoint."
     left, right = st.columns([3, 2])
     with left:
         base_url = st.text_input(
@@ -148,7 +148,7 @@ def _choose_teacher(service: Service, ids: list[int]) -> tuple[TeacherSettings |
     missing = [] if model else ["Give the name of the teacher's model."]
     if key_env and not os.environ.get(key_env):
         missing.append(f"{key_env} is not set where this server runs. Set it and start the server again.")
-    return settings, " ".join(missing) or None
+    return settings, ids, " ".join(missing) or None
 
 
 def _limits() -> dict[str, Any]:
@@ -170,9 +170,10 @@ def _limits() -> dict[str, Any]:
         }
 
 
-def _n_recorded(service: Service, ids: list[int]) -> int:
+def _recorded_among(service: Service, ids: list[int]) -> list[int]:
     known = [digest for stage, digest in demo.recordings() if stage == STAGES[0]]
-    return len(queries.ids_of_hashes(service.store, known).intersection(ids))
+    found = queries.ids_of_hashes(service.store, known)
+    return [example_id for example_id in ids if example_id in found]
 
 
 def _show_estimate(service: Service, ids: list[int], teacher: TeacherSettings | None) -> None:
@@ -215,7 +216,7 @@ def _new_job(service: Service) -> None:
     try:
         with teacher_side, st.container(border=True):
             st.subheader("Teacher", anchor=False)
-            teacher, missing = _choose_teacher(service, ids)
+            teacher, ids, missing = _choose_teacher(service, ids)
             if missing:
                 st.caption(f":material/info: {_ui.plain(missing)}")
             st.subheader("Method", anchor=False)

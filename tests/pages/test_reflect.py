@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs
+from db import jobs, sample
 from db.service import Service
 from tests.pages.conftest import RunPage
 
@@ -48,3 +48,29 @@ def test_an_unset_key_is_told_by_the_name_of_its_variable(
 
 def test_a_failed_job_does_not_break_the_page(failed_job_home: Service, run_page: RunPage) -> None:
     assert not run_page("reflect").exception
+
+
+def test_the_recorded_teacher_is_asked_only_about_rows_that_it_knows(empty_home: Service, run_page: RunPage) -> None:
+    empty_home.scheduler.stop()  # what is looked at is what was submitted, not what becomes of it
+    dataset_id = sample.open_sample(empty_home)
+    page = run_page("reflect", dataset=str(dataset_id))
+    rows = int({m.label: m.value for m in page.metric}["Rows"])
+    assert 120 <= rows < 240
+    next(b for b in page.button if b.label == f"Reflect on {rows} rows").click().run()
+    assert not page.exception
+    latest = jobs.jobs(empty_home.store)[0]
+    spec = empty_home.job_folder(latest["job_id"]).spec()
+    assert (latest["kind"], spec.n_rows, spec.params["teacher"]) == ("reflect", rows, {"kind": "recorded"})
+    empty_home.scheduler.start()
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    page = run_page("reflect")
+    box = next(t for t in page.text_input if t.label == "Environment variable with the key")
+    box.set_value("sk-live-1234567890abcdef").run()
+    assert not page.exception
+    assert any("never the key itself" in error.value for error in page.error)
+    assert "sk-live" not in _shown(page)
+    assert not [b for b in page.button if b.label.startswith("Reflect on")]
