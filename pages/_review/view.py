@@ -53,7 +53,7 @@ def pair_view(pair: Mapping[str, Any], *, now: datetime, reasons: Reasons) -> di
         "fields": fields,
         "scores": scores_view(pair, reasons),
         "proposal": {
-            "title": f"The student proposes: {PROPOSALS.get(pair['proposal'], str(pair['proposal']))}",
+            "title": f"The student proposes: {_proposed(pair)}",
             "reason": str(pair["proposal_reason"]),
         },
         "critique": [[_words(str(name)), _said(said)] for name, said in pair["critique"].items()],
@@ -62,6 +62,14 @@ def pair_view(pair: Mapping[str, Any], *, now: datetime, reasons: Reasons) -> di
         "flag": _flag(pair["flag"], now),
         "mixes": asked and pair["o_output"] != pair["c_output"],
     }
+
+
+def _proposed(pair: Mapping[str, Any]) -> str:
+    """What to do with this pair. "original" means "not this candidate": in the response stage that may leave the pair
+    of the instruction stage, not the original."""
+    if pair["proposal"] == "original" and pair["base_id"] != pair["original_id"]:
+        return "not this response; the pair of the instruction stage stands"
+    return PROPOSALS.get(pair["proposal"], str(pair["proposal"]))
 
 
 def _words(name: str) -> str:

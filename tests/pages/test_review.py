@@ -98,6 +98,20 @@ def test_a_missing_score_is_a_dash_with_its_reason_never_a_zero() -> None:
     assert ifd["missing"] == ["Reflected: The response is empty."]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"proposal": "original"}, "keep the original"),
+        ({"proposal": "original", "base_id": 9}, "the pair of the instruction stage stands"),
+        ({"proposal": "reflected", "base_id": 9}, "take the reflected pair"),
+        ({"proposal": "leave out"}, "leave this row out"),
+    ],
+)
+def test_the_proposal_names_what_would_be_kept(changes: dict[str, Any], words: str) -> None:
+    shown = view.pair_view(pair_row(**changes), now=NOW, reasons={})
+    assert words in shown["proposal"]["title"]
+
+
 def test_an_ifd_of_one_or_more_is_warned_of_and_the_base_is_shown_where_it_is_another_pair() -> None:
     shown = view.scores_view(pair_row(ifd_candidate=1.2, base_id=9), {})
     assert "1 or more" in shown[0]["warning"]
