@@ -14,7 +14,7 @@ from db.store import Store, rows
 from tests.browser.conftest import Server
 from tests.browser.test_walk import _wait_for
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # a slow machine may take its time
 
 
 def test_a_job_goes_on_when_the_server_is_killed_and_the_next_one_takes_it_up(

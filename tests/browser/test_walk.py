@@ -19,7 +19,7 @@ from db.store import Store, rows
 from tests.browser.conftest import Server
 from tests.fake_teacher import FakeTeacher
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # a slow machine may take its time
 SHARED_ROWS = Path(__file__).parents[3] / "shared" / "data" / "alpaca_random_9k.json"
 ACCEPTED = {"accept", "edit", "new_instruction", "new_response"}
 KEYS = "AXA1AXS2AAXAEAX1AA2X"  # 20 presses: accept, reject, edit, both mixes, skip
