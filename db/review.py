@@ -329,13 +329,14 @@ def curated_rows(
 def scorers_of_pairs(store: Store, dataset_id: int) -> list[dict[str, Any]]:
     """Scorers whose values stand behind the pairs of a dataset, for the manifest."""
     with store.read() as connection:
-        return frame(
+        found = frame(
             connection,
             """select distinct s.output, s.indicator, s.version, s.model, s.revision, s.template, s.settings
             from pairs p join scores c on c.example_id in (p.original_id, p.candidate_id)
             join scorers s on s.scorer_id = c.scorer_id where p.dataset_id = $dataset order by all""",
             {"dataset": dataset_id},
         ).to_pylist()
+    return [{**scorer, "settings": json.loads(scorer["settings"])} for scorer in found]
 
 
 def exports(store: Store) -> list[dict[str, Any]]:

@@ -159,6 +159,15 @@ def preview(dataset_id: int, choice: ExportChoice) -> None:
     )
 
 
+def exported_by() -> str:
+    """The name for the manifest: the reviewer's, asked here where nobody gave one yet."""
+    name = st.text_input("Exported by", value=_ui.reviewer(), max_chars=60, key="export_by")
+    clean = " ".join((name or "").split())
+    if clean:
+        st.session_state[_ui.REVIEWER] = clean
+    return clean
+
+
 def place_order(order: Order) -> None:
     """The button's callback: it gets what was on screen when it was drawn."""
     st.session_state[ORDER] = order
@@ -276,15 +285,18 @@ def main() -> None:
             st.info("No pair of this dataset has been decided yet.")
             st.page_link("review.py", label="Review its pairs", icon=":material/compare:")
     with left:
+        by = exported_by()
         st.button(
             f"Export {summary.n_kept:,} rows as {chosen.title}",
             type="primary",
             icon=":material/output:",
-            disabled=summary.n_kept == 0,
+            disabled=summary.n_kept == 0 or not by,
             on_click=place_order,
             args=(Order(dataset_id, choice, chosen.key, summary.mark),),
             key="export_button",
         )
+        if not by:
+            st.caption("Write your name first: the manifest says who exported.")
         if not summary.n_kept:
             st.caption("With this choice every row is left out, so there is nothing to export.")
         order = st.session_state.pop(ORDER, None)

@@ -73,6 +73,8 @@ def _undo(page: Page, times: int) -> None:
 
 def _export(page: Page, server: Server, dataset: str, folder: Path) -> tuple[list[dict], dict]:
     page.goto(f"{server.url}/export?dataset={dataset}")
+    page.get_by_role("textbox", name="Exported by").fill("Ada")
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Export", exact=False).filter(has_text="rows as").click()
     found = []
     for name in ("Download the file", "Download the manifest"):
@@ -124,7 +126,7 @@ def _check(server: Server, made: list[tuple[int, str]], exported: list[dict], ma
         )
     finally:
         store.close()
-    assert manifest["n_rows"] == len(exported)
+    assert (manifest["n_rows"], manifest["created_by"]) == (len(exported), "Ada")
 
 
 def test_the_sample_from_the_first_click_to_the_export(

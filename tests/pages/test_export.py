@@ -18,7 +18,6 @@ from core.export import FORMATS, manifest_path
 from core.filters import EXPORT_OPTIONS, ExportChoice
 from db import commands, exports, review
 from db.service import Service
-from pages import _ui
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
 
@@ -154,7 +153,8 @@ def test_an_empty_store_says_what_to_do_first(empty_home: Service, run_page: Run
 
 def test_the_page_exports_what_it_counts(half_scored_home: Service, run_page: RunPage) -> None:
     app = run_page("export", dataset="1")
-    app.session_state[_ui.REVIEWER] = "Dana"
+    assert button(app, "export_button").disabled  # the manifest says by whom, so it asks
+    app.text_input(key="export_by").set_value(" Dana ").run()
     assert [metric.value for metric in app.metric] == ["24", "3", "21", "0"]
     app.radio(key="export_not_reflected").set_value("leave out").run()
     assert app.query_params["not_reflected"] == "leave out"
@@ -175,6 +175,7 @@ def test_a_decision_after_the_page_was_drawn_is_said_and_the_new_counts_are_show
     half_scored_home: Service, run_page: RunPage
 ) -> None:
     app = run_page("export", dataset="1")
+    app.text_input(key="export_by").set_value("Dana").run()
     commands.decide(half_scored_home.store, pair_id=8, reviewer="Ben", verdict="accept")
     button(app, "export_button").click().run()
     assert "Decisions changed" in app.warning[0].value
@@ -187,6 +188,8 @@ def test_a_decision_after_the_page_was_drawn_is_said_and_the_new_counts_are_show
 def test_a_dataset_without_pairs_says_so(half_scored_home: Service, run_page: RunPage) -> None:
     app = run_page("export", dataset="2")
     assert "Nothing of this dataset has been reflected on" in app.info[0].value
+    app.text_input(key="export_by").set_value("Dana").run()
+    assert not button(app, "export_button").disabled
     app.radio(key="export_not_reflected").set_value("leave out").run()
     assert button(app, "export_button").disabled
 
