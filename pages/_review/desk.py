@@ -15,7 +15,7 @@ from typing import Any
 from core.errors import AssayError
 from core.example import Example
 from core.filters import PairFilter
-from db import commands, queries, review
+from db import decisions, queries, review
 from db.schema import VERDICTS_DECIDED
 from db.store import Store
 from pages._review import view
@@ -220,7 +220,7 @@ class Desk:
         candidate = Example(pair["c_instruction"], pair["c_input"], pair["c_output"])
         if verdict == "edit" and edited == candidate:
             verdict, edited = "accept", None
-        commands.decide(
+        decisions.decide(
             store,
             pair_id=press.pair_id,
             reviewer=reviewer,
@@ -248,7 +248,7 @@ class Desk:
     def _flag(self, store: Store, press: Press, *, reviewer: str) -> tuple[str, str]:
         if press.pair_id is None:
             raise AssayError("There is no pair on screen to flag.")
-        commands.decide(
+        decisions.decide(
             store,
             pair_id=press.pair_id,
             reviewer=reviewer,
@@ -259,7 +259,7 @@ class Desk:
         return f"Pair {press.pair_id}: {view.VERDICT_WORDS[press.action]}.", "ok"
 
     def _undo(self, store: Store, press: Press, *, reviewer: str) -> tuple[str, str]:
-        undone = commands.undo(store, reviewer=reviewer, press=press.press)
+        undone = decisions.undo(store, reviewer=reviewer, press=press.press)
         if undone is None:
             return f"There is nothing left to undo: no decision of {reviewer} stands.", "info"
         self.queue = self.queue.return_to(int(undone["pair_id"]))

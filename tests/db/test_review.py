@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from core.example import Example
 from core.filters import EXPORT_OPTIONS, ExportChoice, PairFilter
-from db import commands, review
+from db import commands, decisions, review
 from db.store import Store
 from tests.db.conftest import EXAMPLES, add_pair
 
@@ -55,9 +55,9 @@ def test_orders_put_unknown_gains_last_and_random_is_the_same_for_a_seed(store: 
 
 def test_filters_of_the_queue(store: Store, pairs: list[int], dataset_id: int) -> None:
     a, b, unknown, d, response = pairs
-    commands.decide(store, pair_id=a, reviewer="ada", verdict="accept")
-    commands.decide(store, pair_id=b, reviewer="ada", verdict="flag", note="?")
-    commands.decide(store, pair_id=d, reviewer="ada", verdict="skip")
+    decisions.decide(store, pair_id=a, reviewer="ada", verdict="accept")
+    decisions.decide(store, pair_id=b, reviewer="ada", verdict="flag", note="?")
+    decisions.decide(store, pair_id=d, reviewer="ada", verdict="skip")
 
     def found(**fields) -> set[int]:
         return set(review.queue(store, PairFilter(**fields)))
@@ -82,10 +82,10 @@ def _counts(store: Store, dataset_id: int, choice: ExportChoice) -> dict[tuple[s
 
 def test_the_curated_set_by_hand(store: Store, pairs: list[int], dataset_id: int) -> None:
     a, b, _unknown, d, response = pairs
-    commands.decide(store, pair_id=a, reviewer="ada", verdict="accept")
-    commands.decide(store, pair_id=b, reviewer="ada", verdict="reject")
-    commands.decide(store, pair_id=d, reviewer="ada", verdict="accept")
-    commands.decide(store, pair_id=response, reviewer="ada", verdict="accept")
+    decisions.decide(store, pair_id=a, reviewer="ada", verdict="accept")
+    decisions.decide(store, pair_id=b, reviewer="ada", verdict="reject")
+    decisions.decide(store, pair_id=d, reviewer="ada", verdict="accept")
+    decisions.decide(store, pair_id=response, reviewer="ada", verdict="accept")
     rows = review.curated_rows(store, dataset_id, ExportChoice())
     assert [row["output"] for row in rows] == ["new 0", "answer 1", "answer 2", "newest 3", "answer 4", "answer 5"]
     assert [row["state"] for row in rows] == [
@@ -102,8 +102,8 @@ def test_the_curated_set_by_hand(store: Store, pairs: list[int], dataset_id: int
 def test_a_rejected_response_falls_back_to_the_accepted_instruction_stage(
     store: Store, pairs: list[int], dataset_id: int
 ) -> None:
-    commands.decide(store, pair_id=pairs[3], reviewer="ada", verdict="accept")
-    commands.decide(store, pair_id=pairs[4], reviewer="ada", verdict="reject")
+    decisions.decide(store, pair_id=pairs[3], reviewer="ada", verdict="accept")
+    decisions.decide(store, pair_id=pairs[4], reviewer="ada", verdict="reject")
     row = review.curated_rows(store, dataset_id, ExportChoice())[3]
     assert (row["state"], row["output"]) == ("accepted", "new 3")
 
@@ -121,7 +121,7 @@ def test_undecided_rows_can_follow_the_student(store: Store, pairs: list[int], d
     choice = ExportChoice(undecided="student's proposal")
     rows = review.curated_rows(store, dataset_id, choice)
     assert [row["output"] for row in rows] == ["new 0", "answer 1", "answer 2", "answer 4", "answer 5"]
-    commands.decide(store, pair_id=pairs[3], reviewer="ada", verdict="reject")  # a person outweighs the student
+    decisions.decide(store, pair_id=pairs[3], reviewer="ada", verdict="reject")  # a person outweighs the student
     assert [row["output"] for row in review.curated_rows(store, dataset_id, choice)][3] == "answer 3"
 
 
@@ -130,14 +130,14 @@ def test_the_counts_on_the_page_are_the_rows_of_the_file(
     store: Store, pairs: list[int], dataset_id: int, choice: ExportChoice
 ) -> None:
     for pair_id, verdict in zip(pairs, ("accept", "reject", "new_response", "skip", "reject"), strict=True):
-        commands.decide(store, pair_id=pair_id, reviewer="ada", verdict=verdict)
+        decisions.decide(store, pair_id=pair_id, reviewer="ada", verdict=verdict)
     counted = sum(n for (_, kept), n in _counts(store, dataset_id, choice).items() if kept != "left out")
     assert counted == len(review.curated_rows(store, dataset_id, choice))
 
 
 def test_progress_counts_each_pair_once(store: Store, pairs: list[int]) -> None:
-    commands.decide(store, pair_id=pairs[0], reviewer="ada", verdict="reject", seconds=4)
-    commands.decide(store, pair_id=pairs[0], reviewer="ada", verdict="accept", seconds=8)
+    decisions.decide(store, pair_id=pairs[0], reviewer="ada", verdict="reject", seconds=4)
+    decisions.decide(store, pair_id=pairs[0], reviewer="ada", verdict="accept", seconds=8)
     found = review.progress(store, reviewer="ada")
     assert (found["n_pairs"], found["n_decided"], found["n_accepted"], found["n_rejected"]) == (5, 1, 1, 0)
     assert (found["n_today"], found["median_seconds"]) == (2, 6)

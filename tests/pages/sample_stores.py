@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from core.example import Example
 from core.settings import Settings
-from db import commands
+from db import commands, decisions
 from db.store import Store, scalar, utc_now
 
 HOSTILE = (
@@ -209,11 +209,11 @@ def fill_half_scored(store: Store) -> int:
     score_half(store, dataset_id)
     pairs = add_pairs(store, dataset_id, 10)
     for pair_id, verdict in zip(pairs, ("accept", "reject", "new_response", "skip", "flag"), strict=False):
-        commands.decide(
+        decisions.decide(
             store, pair_id=pair_id, reviewer="Ada", verdict=verdict, seconds=4.5,
             note="Odd markup." if verdict == "flag" else None,
         )  # fmt: skip
-    commands.decide(
+    decisions.decide(
         store, pair_id=pairs[6], reviewer="Ben", verdict="edit", seconds=30.0, edited=Example("Edited", "", "Better")
     )
     return dataset_id

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from core.errors import StoreError
 from core.export import FORMATS, manifest_path
 from core.filters import EXPORT_OPTIONS, ExportChoice
-from db import commands, exports, review
+from db import decisions, exports, review
 from db.service import Service
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
@@ -101,7 +101,7 @@ def test_the_manifest_says_what_was_chosen_counted_scored_and_by_whom(half_score
 def test_a_decision_between_counting_and_exporting_stops_the_export(half_scored_home: Service) -> None:
     store = half_scored_home.store
     shown = review.curated_summary(store, DATASET_ID, ExportChoice())
-    commands.decide(store, pair_id=8, reviewer="Ben", verdict="accept")
+    decisions.decide(store, pair_id=8, reviewer="Ben", verdict="accept")
     with pytest.raises(exports.CuratedSetChangedError, match="Decisions changed"):
         export(half_scored_home, mark=shown.mark)
     assert list(half_scored_home.settings.exports_path.iterdir()) == []
@@ -111,8 +111,8 @@ def test_a_decision_between_counting_and_exporting_stops_the_export(half_scored_
 def test_a_swap_that_leaves_every_count_equal_is_noticed_too(half_scored_home: Service) -> None:
     store = half_scored_home.store
     before = review.curated_summary(store, DATASET_ID, ExportChoice())
-    commands.undo(store, reviewer="Ben")  # pair 7 was edited …
-    commands.decide(store, pair_id=7, reviewer="Ben", verdict="edit", edited=sample_stores.rows(1)[0])  # … otherwise
+    decisions.undo(store, reviewer="Ben")  # pair 7 was edited …
+    decisions.decide(store, pair_id=7, reviewer="Ben", verdict="edit", edited=sample_stores.rows(1)[0])  # … otherwise
     after = review.curated_summary(store, DATASET_ID, ExportChoice())
     assert after.counts == before.counts
     assert after.mark != before.mark
@@ -176,7 +176,7 @@ def test_a_decision_after_the_page_was_drawn_is_said_and_the_new_counts_are_show
 ) -> None:
     app = run_page("export", dataset="1")
     app.text_input(key="export_by").set_value("Dana").run()
-    commands.decide(half_scored_home.store, pair_id=8, reviewer="Ben", verdict="accept")
+    decisions.decide(half_scored_home.store, pair_id=8, reviewer="Ben", verdict="accept")
     button(app, "export_button").click().run()
     assert "Decisions changed" in app.warning[0].value
     assert [metric.value for metric in app.metric] == ["24", "4", "20", "0"]

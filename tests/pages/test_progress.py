@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.charts import review as charts
-from db import commands
+from db import decisions
 from db.service import Service
 from pages import _ui
 from tests.pages import sample_stores
@@ -88,7 +88,7 @@ def test_the_page_shows_the_team_and_follows_new_decisions(half_scored_home: Ser
     assert [metric.value for metric in app.metric] == ["4 of 10", "3", "1", "1", "50%"]
     table = app.dataframe[0].value
     assert dict(zip(table["reviewer"], table["n_decisions"], strict=True)) == {"Ada": 3, "Ben": 1}
-    commands.decide(half_scored_home.store, pair_id=9, reviewer="Chandra", verdict="accept")
+    decisions.decide(half_scored_home.store, pair_id=9, reviewer="Chandra", verdict="accept")
     app.run()
     assert app.metric[0].value == "5 of 10"
     assert "Chandra" in list(app.dataframe[0].value["reviewer"])

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from core.filters import PairFilter
-from db import commands, review
+from db import decisions, review
 from db.service import Service
 from db.store import Store, rows
 from pages import _ui
@@ -155,7 +155,7 @@ def desk_with_pair(store: Store, filters: PairFilter | None = None) -> Desk:
     return desk
 
 
-def decisions(store: Store) -> list[dict[str, Any]]:
+def stored_decisions(store: Store) -> list[dict[str, Any]]:
     with store.read() as connection:
         return rows(connection, "select * from decisions where reviewer = 'Dana' order by decision_id")
 
@@ -166,7 +166,7 @@ def test_each_verdict_is_stored_with_seconds_and_the_scores_that_were_shown(stor
         shown = desk.payload(store, reviewer="Dana")["pair"]["pair_id"]
         answer = desk.take(store, press(f"p{number}", "decide", shown, verdict=verdict), reviewer="Dana")
         assert (answer.kind, answer.press) == ("ok", f"p{number}")
-        stored = decisions(store)[-1]
+        stored = stored_decisions(store)[-1]
         assert (stored["pair_id"], stored["verdict"], stored["seconds"]) == (shown, verdict, 2.5)
         assert stored["shown"].keys() == set(view.SHOWN_FIELDS)
 
@@ -178,7 +178,7 @@ def test_a_press_for_a_pair_that_is_not_on_screen_is_refused_and_says_so(store: 
     answer = desk.take(store, press("two", "decide", first, verdict="reject"), reviewer="Dana")
     assert answer.kind == "error"
     assert "Nothing was stored" in answer.text
-    assert [row["verdict"] for row in decisions(store)] == ["accept"]
+    assert [row["verdict"] for row in stored_decisions(store)] == ["accept"]
 
 
 def test_the_same_press_sent_twice_is_stored_once_and_moves_once(store: Store) -> None:
@@ -190,7 +190,7 @@ def test_the_same_press_sent_twice_is_stored_once_and_moves_once(store: Store) -
     desk.payload(store, reviewer="Dana")
     assert desk.take(store, sent, reviewer="Dana").kind == "ok"
     assert desk.queue.current == second
-    assert len(decisions(store)) == 1
+    assert len(stored_decisions(store)) == 1
 
 
 def test_an_edit_becomes_a_new_example_and_an_unchanged_edit_an_acceptance(store: Store) -> None:
@@ -198,12 +198,12 @@ def test_an_edit_becomes_a_new_example_and_an_unchanged_edit_an_acceptance(store
     texts = {"instruction": "Name it.", "input": "", "output": "=cmd() <script>"}
     pair_id = desk.queue.current
     desk.take(store, press("e1", "decide", pair_id, verdict="edit", edited=texts), reviewer="Dana")
-    assert decisions(store)[-1]["verdict"] == "edit"
+    assert stored_decisions(store)[-1]["verdict"] == "edit"
     shown = desk.payload(store, reviewer="Dana")["pair"]
     unchanged = dict.fromkeys(("instruction", "input", "output"), "")
     unchanged |= {one["field"]: "".join(text for _, text in one["reflected"]) for one in shown["fields"]}
     desk.take(store, press("e2", "decide", shown["pair_id"], verdict="edit", edited=unchanged), reviewer="Dana")
-    assert decisions(store)[-1]["verdict"] == "accept"
+    assert stored_decisions(store)[-1]["verdict"] == "accept"
 
 
 def test_an_empty_edit_is_refused_and_the_pair_stays(store: Store) -> None:
@@ -225,9 +225,9 @@ def test_a_store_that_fails_keeps_the_pair_and_the_same_press_works_afterwards(s
         assert answer.kind == "error"
         assert "NOT stored" in answer.text
     assert desk.queue.current == pair_id
-    assert decisions(store) == []
+    assert stored_decisions(store) == []
     assert desk.take(store, sent, reviewer="Dana").kind == "ok"
-    assert [row["verdict"] for row in decisions(store)] == ["edit"]
+    assert [row["verdict"] for row in stored_decisions(store)] == ["edit"]
 
 
 def _read_only_engine(store: Store) -> Engine:
@@ -246,7 +246,7 @@ def test_somebody_else_deciding_the_pair_on_screen_is_said_before_anything_is_st
     desk = desk_with_pair(store)
     pair_id = desk.queue.current
     assert pair_id is not None
-    commands.decide(store, pair_id=pair_id, reviewer="Ben", verdict="reject")
+    decisions.decide(store, pair_id=pair_id, reviewer="Ben", verdict="reject")
     answer = desk.take(store, press("late", "decide", pair_id, verdict="accept"), reviewer="Dana")
     assert answer.kind == "error"
     assert "Ben rejected" in answer.text
@@ -257,7 +257,7 @@ def test_somebody_else_deciding_the_pair_on_screen_is_said_before_anything_is_st
 def test_pairs_that_others_decided_meanwhile_are_not_shown(store: Store) -> None:
     desk = desk_with_pair(store)
     first, second, third = desk.queue.pair_ids[:3]
-    commands.decide(store, pair_id=second, reviewer="Ben", verdict="reject")
+    decisions.decide(store, pair_id=second, reviewer="Ben", verdict="reject")
     desk.take(store, press("x", "decide", first, verdict="accept"), reviewer="Dana")
     assert desk.queue.current == third
 
@@ -334,14 +334,14 @@ def test_a_press_whose_connection_broke_is_looked_up_or_its_pair_shown_again(sto
 def test_a_malformed_press_stores_nothing(store: Store, sent: dict[str, Any]) -> None:
     desk = desk_with_pair(store)
     assert desk.take(store, sent, reviewer="Dana").kind == "error"
-    assert decisions(store) == []
+    assert stored_decisions(store) == []
 
 
 def test_an_unknown_action_or_verdict_stores_nothing(store: Store) -> None:
     desk = desk_with_pair(store)
     for sent in (press("a", "drop", desk.queue.current), press("b", "decide", desk.queue.current, verdict="undo")):
         assert desk.take(store, sent, reviewer="Dana").kind == "error"
-    assert decisions(store) == []
+    assert stored_decisions(store) == []
 
 
 def test_the_reason_of_a_missing_score_comes_from_the_store(store: Store) -> None:
