@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.reflection_prompts import CANDIDATE_TAGS, INSTRUCTION, RESPONSE, TAGS
+from core.reflection_prompts import CANDIDATE_TAGS, TAGS
 
 # Outcomes of a call beside "parsed", and reasons of a failure, in words that are the same for equal faults.
 CODES: Mapping[str, str] = {
@@ -102,16 +102,6 @@ _NOT_APPLICABLE = {"n/a", "n.a", "na", "not applicable", "not available"}
 _NOTHING = _NOT_APPLICABLE | {"none", "null", "nil", "-", "–", "—", "nothing", "no change", "no changes"}
 
 
-def parse_instruction_reply(raw: str | None, finish_reason: str | None) -> Parsed | Unusable:
-    """Read a reply of the instruction stage: the candidate has ``new_instruction`` and ``new_response``."""
-    return _parse(raw, finish_reason, stage=INSTRUCTION)
-
-
-def parse_response_reply(raw: str | None, finish_reason: str | None) -> Parsed | Unusable:
-    """Read a reply of the response stage: the candidate has ``better_response``."""
-    return _parse(raw, finish_reason, stage=RESPONSE)
-
-
 def parse_reply(stage: str, raw: str | None, finish_reason: str | None) -> Parsed | Unusable:
     """Read a reply of a stage.
 
@@ -119,10 +109,6 @@ def parse_reply(stage: str, raw: str | None, finish_reason: str | None) -> Parse
     made good where the next element begins; at the last element it is not, though the server says "stop": nobody
     can tell whether the text is whole. A missing critique does not make a candidate unusable.
     """
-    return _parse(raw, finish_reason, stage=stage)
-
-
-def _parse(raw: str | None, finish_reason: str | None, *, stage: str) -> Parsed | Unusable:
     text = (raw or "").strip()
     if finish_reason == "length":
         part = _critique(_elements(text, TAGS[stage])[0], stage=stage)

@@ -305,15 +305,10 @@ def curated_summary(store: Store, dataset_id: int, choice: ExportChoice) -> Cura
         return _counted(connection, _choice(dataset_id, choice))
 
 
-def curated_counts(store: Store, dataset_id: int, choice: ExportChoice) -> list[dict[str, Any]]:
-    """The counts of :func:`curated_summary` alone."""
-    return [dict(row) for row in curated_summary(store, dataset_id, choice).counts]
-
-
 def curated_table(store: Store, dataset_id: int, choice: ExportChoice) -> tuple[CuratedCounts, pa.Table]:
     """Counts and rows of an export as of one moment: what is decided meanwhile is in both or in neither."""
     parameters = _choice(dataset_id, choice)
-    with store.write() as connection:  # a transaction: one snapshot for both
+    with store.read() as connection:
         return _counted(connection, parameters), frame(connection, _CHOSEN_ROWS, parameters)
 
 

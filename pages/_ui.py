@@ -14,6 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from core.errors import AssayError
+from core.formats import csv_cell
 from db import queries, service
 from db.service import Service
 
@@ -147,7 +148,7 @@ def scorer_label(scorer: Mapping[str, Any]) -> str:
 def csv_bytes(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> bytes:
     """Rows as CSV for a spreadsheet: cells that a spreadsheet would run as a formula get a leading apostrophe."""
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    guarded = table.map(lambda v: "'" + v if isinstance(v, str) and v[:1] in "=+-@\t\r" and v else v)
+    guarded = table.map(lambda value: csv_cell(value) if isinstance(value, str) else value)
     buffer = io.StringIO()
     guarded.to_csv(buffer, index=False)
     return buffer.getvalue().encode("utf-8")

@@ -129,6 +129,15 @@ def _check(server: Server, made: list[tuple[int, str]], exported: list[dict], ma
     assert (manifest["n_rows"], manifest["created_by"]) == (len(exported), "Ada")
 
 
+def _review_and_export(page: Page, server: Server, *, dataset_id: int, folder: Path) -> list[dict]:
+    """20 pairs by keyboard, two undone, then the export, compared with the disk; the server is gone afterwards."""
+    made = _review(page, server, KEYS)
+    _undo(page, 2)
+    exported, manifest = _export(page, server, str(dataset_id), folder)
+    _check(server, made, exported, manifest, dataset_id=dataset_id)
+    return exported
+
+
 def test_the_sample_from_the_first_click_to_the_export(
     serve: Callable[..., Server], page: Page, tmp_path: Path
 ) -> None:
@@ -136,11 +145,7 @@ def test_the_sample_from_the_first_click_to_the_export(
     page.goto(server.url)
     page.get_by_role("button", name="Open the sample workspace").click()
     _wait_for(lambda: _jobs_done(page, server, 2), seconds=600, what="the sample is scored and reflected")
-    made = _review(page, server, KEYS)
-    _undo(page, 2)
-    exported, manifest = _export(page, server, "2", tmp_path)
-    _check(server, made, exported, manifest, dataset_id=2)
-    assert len(exported) == 240
+    assert len(_review_and_export(page, server, dataset_id=2, folder=tmp_path)) == 240
 
 
 def test_the_same_walk_on_real_rows_with_a_teacher_over_http(
@@ -169,8 +174,4 @@ def test_the_same_walk_on_real_rows_with_a_teacher_over_http(
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Reflect on 40 rows").click()
         _wait_for(lambda: _jobs_done(page, server, 2), seconds=600, what="40 rows are reflected")
-        made = _review(page, server, KEYS)
-        _undo(page, 2)
-        exported, manifest = _export(page, server, "1", tmp_path)
-        _check(server, made, exported, manifest, dataset_id=1)
-    assert len(exported) == 300
+        assert len(_review_and_export(page, server, dataset_id=1, folder=tmp_path)) == 300

@@ -36,7 +36,7 @@ from core.reflection_records import (
     from_table,
     to_table,
 )
-from core.reflection_replies import CODES, Parsed, Unusable, parse_instruction_reply, parse_reply, parse_response_reply
+from core.reflection_replies import CODES, Parsed, Unusable, parse_reply
 
 ORIGINAL = Example("Name a river.", "", "Rhine")
 
@@ -126,7 +126,7 @@ READABLE = {
 
 @pytest.mark.parametrize("name", READABLE)
 def test_a_reply_is_read_in_spite_of(name: str) -> None:
-    parsed = parse_response_reply(READABLE[name], "stop")
+    parsed = parse_reply("response", READABLE[name], "stop")
     assert isinstance(parsed, Parsed), parsed
     assert parsed.candidate == {"better_response": "The Rhine, in Europe."}
     assert set(parsed.critique) <= {"critique"}
@@ -181,7 +181,7 @@ BROKEN: dict[str, tuple[str | None, str | None, str]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_reply_is_refused_with_a_reason(name: str) -> None:
     raw, finish_reason, code = BROKEN[name]
-    unusable = parse_response_reply(raw, finish_reason)
+    unusable = parse_reply("response", raw, finish_reason)
     assert isinstance(unusable, Unusable), unusable
     assert unusable.code == code
     assert unusable.code in CODES
@@ -189,7 +189,7 @@ def test_a_broken_reply_is_refused_with_a_reason(name: str) -> None:
 
 
 def test_an_instruction_reply_gives_all_its_elements() -> None:
-    parsed = parse_instruction_reply(GOOD, "stop")
+    parsed = parse_reply("instruction", GOOD, "stop")
     assert isinstance(parsed, Parsed)
     assert parsed.candidate == {"new_instruction": "Name two rivers.", "new_response": "Rhine, Elbe"}
     assert parsed.critique == {
@@ -216,13 +216,13 @@ def test_an_instruction_reply_gives_all_its_elements() -> None:
     ],
 )
 def test_broken_instruction_replies(reply: str, code: str) -> None:
-    unusable = parse_instruction_reply(reply, "stop")
+    unusable = parse_reply("instruction", reply, "stop")
     assert isinstance(unusable, Unusable), unusable
     assert unusable.code == code
 
 
 def test_the_critique_of_a_cut_reply_is_kept() -> None:
-    unusable = parse_instruction_reply(GOOD[:-30], "length")
+    unusable = parse_reply("instruction", GOOD[:-30], "length")
     assert isinstance(unusable, Unusable)
     assert unusable.critique["diagnosis"] == "Nothing was asked for."
 
@@ -246,7 +246,7 @@ def test_the_critique_of_a_cut_reply_is_kept() -> None:
     ],
 )
 def test_what_an_answer_may_say(answer: str) -> None:
-    parsed = parse_response_reply(f"<critique>Fine.</critique>\n<better_response>{answer}</better_response>", "stop")
+    parsed = parse_reply("response", f"<critique>Fine.</critique>\n<better_response>{answer}</better_response>", "stop")
     assert isinstance(parsed, Parsed), parsed
     assert parsed.candidate["better_response"] == answer
 
@@ -254,7 +254,7 @@ def test_what_an_answer_may_say(answer: str) -> None:
 def test_code_that_is_fenced_right_after_the_tag() -> None:
     """A fence on the tag's own line once counted as none, and the end tag then seemed to lie inside of it."""
     code = "```python\nx = '</better_response>'\n```"
-    parsed = parse_response_reply(f"<better_response>{code}</better_response>", None)
+    parsed = parse_reply("response", f"<better_response>{code}</better_response>", None)
     assert isinstance(parsed, Parsed)
     assert parsed.candidate["better_response"] == code
 
@@ -273,7 +273,7 @@ def test_no_reply_breaks_the_parser(text: str, finish_reason: str | None) -> Non
 def test_a_teacher_in_a_loop_is_read_in_no_time() -> None:
     for text in ("<critique>" * 20_000, "```\n" * 20_000, BETTER * 3_000, f"<{' ' * 50_000}", "I" * 100_000):
         started = time.monotonic()
-        assert isinstance(parse_response_reply(text, "stop"), Unusable)
+        assert isinstance(parse_reply("response", text, "stop"), Unusable)
         assert time.monotonic() - started < 2
 
 

@@ -75,7 +75,7 @@ def test_filters_of_the_queue(store: Store, pairs: list[int], dataset_id: int) -
 
 def _counts(store: Store, dataset_id: int, choice: ExportChoice) -> dict[tuple[str, str], int]:
     counts: Counter[tuple[str, str]] = Counter()
-    for row in review.curated_counts(store, dataset_id, choice):
+    for row in review.curated_summary(store, dataset_id, choice).counts:
         counts[row["state"], row["kept"]] += row["n"]
     return dict(counts)
 
