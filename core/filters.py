@@ -18,15 +18,57 @@ class ScoreRange:
     high: float | None = None
 
 
+NO_VALUE_KINDS = ("null", "unscored", "either")
+
+
+@dataclass(frozen=True)
+class NoValue:
+    """Rows without a value of a scorer: its score is NULL (with this ``reason``, where one is given), there is none
+    (``unscored``), or ``either``."""
+
+    scorer_id: int
+    kind: str = "null"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in NO_VALUE_KINDS:
+            raise ValueError(f"{self.kind!r} is none of {', '.join(NO_VALUE_KINDS)}")
+        if self.reason and self.kind != "null":
+            raise ValueError("only a NULL has a reason")
+
+
+@dataclass(frozen=True)
+class Category:
+    """Rows whose further column ``key`` holds one of ``values``, as text; None among them: it holds nothing."""
+
+    key: str
+    values: tuple[str | None, ...]
+
+
+MOST_ID_CHARACTERS = 6000
+"""The longest list of rows that a link carries: servers and proxies refuse addresses over 8,192 characters."""
+
+
 @dataclass(frozen=True)
 class RowFilter:
-    """The filter of the Explore page. ``sort`` is a scorer id, or None for the order of the dataset."""
+    """The filter of the Explore page. ``sort`` is a scorer id, or None for the order of the dataset.
+
+    ``ids`` are example ids in rising order, for rows that somebody marked; empty: all rows.
+    """
 
     datasets: tuple[int, ...] = ()
     text: str = ""
     ranges: tuple[ScoreRange, ...] = ()
     sort: int | None = None
     descending: bool = True
+    missing: tuple[NoValue, ...] = ()
+    category: Category | None = None
+    ids: tuple[int, ...] = ()
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it asks for more than whole datasets."""
+        return bool(self.text or self.ranges or self.missing or self.category or self.ids)
 
     def with_range(self, scorer_id: int, low: float | None, high: float | None) -> RowFilter:
         """The same filter with this scorer's range replaced (both sides None: removed)."""
@@ -36,7 +78,11 @@ class RowFilter:
         return replace(self, ranges=(*others, ScoreRange(scorer_id, low, high)))
 
     def to_params(self) -> dict[str, str]:
-        """Query parameters of a URL; the empty filter has none."""
+        """Query parameters of a URL; the empty filter has none.
+
+        Raises:
+            SettingsError: there are more ``ids`` than a link carries (:func:`ids_fit_into_link`).
+        """
         params: dict[str, str] = {}
         if self.datasets:
             params["datasets"] = ".".join(map(str, self.datasets))
@@ -46,6 +92,17 @@ class RowFilter:
             params["ranges"] = "~".join(f"{r.scorer_id}:{_number(r.low)}:{_number(r.high)}" for r in self.ranges)
         if self.sort is not None:
             params["sort"] = f"{self.sort}-{'down' if self.descending else 'up'}"
+        if self.missing:
+            params["missing"] = "~".join(f"{m.scorer_id}:{m.kind}:{_quoted(m.reason)}" for m in self.missing)
+        if self.category is not None:
+            parts = [self.category.key, *self.category.values]
+            params["category"] = "~".join(_NOTHING if part is None else "=" + _quoted(part) for part in parts)
+        if self.ids:
+            params["rows"] = _packed(self.ids)
+            if not ids_fit_into_link(self.ids):
+                raise SettingsError(
+                    f"{len(self.ids):,} marked rows are too many for a link. Save them as a dataset, and link to that."
+                )
         return params
 
     @classmethod
@@ -61,6 +118,10 @@ class RowFilter:
             for part in filter(None, params.get("ranges", "").split("~")):
                 scorer, low, high = part.split(":")
                 ranges.append(ScoreRange(int(scorer), _optional(low), _optional(high)))
+            missing = []
+            for part in filter(None, params.get("missing", "").split("~")):
+                scorer, kind, reason = part.split(":")
+                missing.append(NoValue(int(scorer), kind, unquote(reason)))
             sort, _, direction = params.get("sort", "").partition("-")
             return cls(
                 datasets=datasets,
@@ -68,11 +129,78 @@ class RowFilter:
                 ranges=tuple(ranges),
                 sort=int(sort) if sort else None,
                 descending=direction != "up",
+                missing=tuple(missing),
+                category=_category(params.get("category", "")),
+                ids=_unpacked(params.get("rows", "")),
             )
         except ValueError as error:
             raise SettingsError(
                 f"The filter in this link cannot be read ({error}). All rows are shown instead."
             ) from error
+
+
+_NOTHING = "!"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LARGEST_ID = 2**63 - 1
+_MOST_IDS = 100_000  # a short text may count a very long run
+
+
+def ids_fit_into_link(ids: Sequence[int]) -> bool:
+    """Whether a link can carry these rows (about 1,500 scattered ones, many more that lie side by side)."""
+    return len(ids) <= _MOST_IDS and len(_packed(sorted(ids))) <= MOST_ID_CHARACTERS
+
+
+def _packed(ids: Sequence[int]) -> str:
+    """Rising ids as their differences in base 36, equal ones in a row counted: 5.1-3.2 means 5, 6, 7, 8, 10."""
+    runs: list[list[int]] = []
+    before = 0
+    for example_id in ids:
+        step, before = example_id - before, example_id
+        if step < 1 and runs:
+            raise SettingsError("Marked rows must be given in rising order, each once.")
+        if runs and runs[-1][0] == step:
+            runs[-1][1] += 1
+        else:
+            runs.append([step, 1])
+    return ".".join(_base36(step) + (f"-{_base36(n)}" if n > 1 else "") for step, n in runs)
+
+
+def _unpacked(text: str) -> tuple[int, ...]:
+    if len(text) > MOST_ID_CHARACTERS:
+        raise ValueError("it names too many rows")
+    runs = [(int(step, 36), int(n or "1", 36)) for step, _, n in (p.partition("-") for p in text.split(".") if p)]
+    if sum(n for _, n in runs) > _MOST_IDS or any(step < 1 or n < 1 for step, n in runs):
+        raise ValueError("its rows are out of order, or too many")
+    ids: list[int] = []
+    for step, n in runs:
+        start = ids[-1] if ids else 0
+        ids += range(start + step, start + step * n + 1, step)
+    if ids and ids[-1] > _LARGEST_ID:
+        raise ValueError("a row in it is too large a number")
+    return tuple(ids)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return digits or "0"
+
+
+def _quoted(text: str) -> str:
+    # "~" and ":" separate parts; quote() leaves the first as it is.
+    return quote(text, safe="").replace("~", "%7E")
+
+
+def _category(text: str) -> Category | None:
+    if not text:
+        return None
+    parts = text.split("~")
+    if any(part != _NOTHING and not part.startswith("=") for part in parts) or parts[0] == _NOTHING:
+        raise ValueError("its category is not of the form =key~=value")
+    key, *values = (None if part == _NOTHING else unquote(part[1:]) for part in parts)
+    return Category(key or "", tuple(values))
 
 
 def _number(value: float | None) -> str:
@@ -113,8 +241,7 @@ class PairFilter:
         for name in ("methods", "stages", "proposals"):
             values: Sequence[str] = getattr(self, name)
             if values:
-                # "~" separates the values, and quote() leaves it as it is.
-                params[name] = "~".join(quote(value, safe="").replace("~", "%7E") for value in values)
+                params[name] = "~".join(_quoted(value) for value in values)
         for name in ("ifd", "r_ifd", "gain"):
             low, high = getattr(self, name)
             if low is not None or high is not None:

@@ -1,39 +1,33 @@
 """The hot path: mean losses of target spans under a causal language model (METHOD.md, section 2).
 
-Spans (``core.spans``) are sorted by length and run in batches under a budget of padded tokens (``core.span_losses``).
-On a CPU several batches run at once, one thread each: threads that share one batch wait for each other at every layer,
-which on a machine with other work to do was measured to be three to five times slower.
+Spans (``core.spans``) run in batches under a budget of tokens (``core.batches``): packed without padding, the beginning
+that prompts share only once, where the model allows it (``core.packing``), else sorted by length and padded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from core.batches import CPU_BATCH_TOKENS, Batcher, Progress
 from core.errors import ModelError
 from core.fast_linear import use_onednn
 from core.models import load_config, load_tokenizer, load_weights, locate, max_positions
 from core.prompts import CHAT, TEMPLATES
-from core.span_losses import is_plain_head, mean_losses, own_forward_tokens
-from core.spans import LOSS_KEYS, Span, TextEncoder, build_spans
+from core.span_losses import find_way, mean_losses, own_forward_tokens
+from core.spans import LOSS_KEYS, Span, TextEncoder, build_spans, shared_prefixes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from core.example import Example
 
-__all__ = ["CPU_BATCH_TOKENS", "LM_VERSION", "LOSS_KEYS", "Loss", "Student", "StudentSettings"]
+__all__ = ["LM_VERSION", "LOSS_KEYS", "Loss", "Prepared", "Student", "StudentSettings"]
 
 LM_VERSION = "1"
 """Changes whenever a loss may come out differently; part of every scorer that stands on a student."""
-
-CPU_BATCH_TOKENS = 2048
-"""Larger batches are no faster on a CPU: they fall out of its caches."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class StudentSettings:
     """A student: which model, and how it is asked.
 
     ``model`` is a hub id or a local folder; ``revision`` a commit, or the digest that a folder must have;
-    ``max_length`` the longest text in tokens; ``batch_tokens`` the budget of one batch in padded tokens, of which a CPU
+    ``max_length`` the longest text in tokens; ``batch_tokens`` the budget of one batch in tokens, of which a CPU
     uses no more than ``CPU_BATCH_TOKENS``.
     """
 
@@ -67,31 +61,11 @@ class Loss:
 _TOO_LARGE = Loss(None, 0, "The student ran out of memory on this text alone.", transient=True)
 
 
-def _plan(spans: Sequence[Span], *, budget: int, boundary: int | None, count: int) -> list[list[Span]]:
-    """Return the first ``count`` batches of spans that are sorted from long to short.
+@dataclass(frozen=True)
+class Prepared:
+    """Texts made ready for the student: for every example and loss key the span to score, or why there is none."""
 
-    The first span of a batch sets its width; as many follow as fit into ``budget`` padded tokens, at least one. A
-    batch does not straddle ``boundary``: some rotary embeddings change above a length, for the whole batch.
-    """
-    batches: list[list[Span]] = []
-    start = 0
-    while start < len(spans) and len(batches) < count:
-        width = len(spans[start].ids)
-        stop = min(len(spans), start + max(1, budget // width))
-        if boundary is not None and width > boundary:
-            stop = next((i for i in range(start, stop) if len(spans[i].ids) <= boundary), stop)
-        batches.append(list(spans[start:stop]))
-        start = stop
-    return batches
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate memory" in text
+    spans: list[dict[str, Span | str]]
 
 
 class Student:
@@ -108,9 +82,6 @@ class Student:
         self.tokenizer = tokenizer
         self.encoder = encoder
         self._model = model
-        self._budget = settings.batch_tokens
-        self._plain_head = True
-        self._workers = 1
         if model is not None:
             self._prepare(model)
 
@@ -121,13 +92,13 @@ class Student:
         on_cpu = model.device.type == "cpu"
         if on_cpu:
             use_onednn(model)
-        self._plain_head = is_plain_head(model, name=self.settings.model, longest=self.settings.max_length)
-        if on_cpu:
-            self._budget = min(self._budget, CPU_BATCH_TOKENS)
-        if not self._plain_head:  # its hook on the model's head does not bear two batches at once
-            self._budget = min(self._budget, own_forward_tokens(model))
-        elif on_cpu:
-            self._workers = torch.get_num_threads()
+        self._way = find_way(model, name=self.settings.model, longest=self.settings.max_length)
+        budget = min(self.settings.batch_tokens, CPU_BATCH_TOKENS) if on_cpu else self.settings.batch_tokens
+        # On a GPU a second thread lays out the next batch meanwhile.
+        workers = torch.get_num_threads() if on_cpu else 2
+        if not self._way.plain_head:  # its hook on the model's head does not bear two batches at once
+            budget, workers = min(budget, own_forward_tokens(model)), 1
+        self._batcher = Batcher(budget, workers=workers, what=f"The student {self.settings.model}")
 
     @classmethod
     def load(cls, settings: StudentSettings, *, weights: bool = True) -> Student:
@@ -175,8 +146,10 @@ class Student:
         Raises:
             ModelError: the student was loaded without weights.
         """
-        if self._model is None:
-            raise ModelError("This student was loaded without its weights and cannot score.")
+        return self.run(self.prepare(examples, keys), on_progress)
+
+    def prepare(self, examples: Sequence[Example], keys: Sequence[str] = LOSS_KEYS) -> Prepared:
+        """Tokenise: the part of :meth:`score` that needs no model, so that another thread can do it ahead."""
         spans = build_spans(
             examples,
             keys=keys,
@@ -184,69 +157,45 @@ class Student:
             max_length=self.settings.max_length,
             encoder=self.encoder,
         )
-        distinct = {span for of_row in spans for span in of_row.values() if isinstance(span, Span)}
-        losses = self._run(sorted(distinct, key=lambda span: -len(span.ids)), on_progress)
+        return Prepared(spans)
+
+    def run(self, prepared: Prepared, on_progress: Progress | None = None) -> list[dict[str, Loss]]:
+        """Run the model: the rest of :meth:`score`."""
+        if self._model is None:
+            raise ModelError("This student was loaded without its weights and cannot score.")
+        distinct = {span: None for of_row in prepared.spans for span in of_row.values() if isinstance(span, Span)}
+        losses = self._losses(list(distinct), on_progress)
         return [
             {key: losses[one] if isinstance(one, Span) else Loss(None, 0, one) for key, one in of_row.items()}
-            for of_row in spans
+            for of_row in prepared.spans
         ]
 
-    def _run(self, spans: list[Span], on_progress: Progress | None) -> dict[Span, Loss]:
-        """Losses of the spans, which come from long to short."""
-        assert self._model is not None
-        boundary = _rotary_boundary(self._model.config)
-        total, done = sum(len(span.ids) for span in spans), 0
-        losses: dict[Span, Loss] = {}
-        workers, pending = self._workers, spans
-        while pending:
-            wave = _plan(pending, budget=self._budget, boundary=boundary, count=4 * workers)
-            run = sum(len(batch) for batch in wave)
-            pending, failed = pending[run:], []
-            for batch, means in zip(wave, self._means_of(wave, workers), strict=True):
-                if means is not None:
-                    losses.update((span, _loss(span, mean)) for span, mean in zip(batch, means, strict=True))
-                elif workers == 1 and len(batch) == 1:
-                    losses[batch[0]] = _TOO_LARGE
-                else:
-                    failed.extend(batch)
-                    continue
-                done += sum(len(span.ids) for span in batch)
-            if failed:
-                # From here on smaller batches, one at a time: what ran at once may have left too little for each.
-                largest = max(len(batch[0].ids) * len(batch) for batch in wave)
-                self._budget, workers = max(1, min(self._budget, largest) // 2), 1
-                pending = failed + pending
-            if on_progress is not None:
-                on_progress(done, total)
-        return losses
+    def _losses(self, spans: list[Span], on_progress: Progress | None) -> dict[Span, Loss]:
+        model = self._model
+        assert model is not None
+        prefixes = shared_prefixes(spans) if self._way.packed else [0] * len(spans)
+        boundary = _rotary_boundary(model.config)
+        groups = [
+            hash((span.ids[:n], boundary is not None and len(span.ids) > boundary))
+            for span, n in zip(spans, prefixes, strict=True)
+        ]
 
-    def _means_of(self, wave: list[list[Span]], workers: int) -> list[list[float] | None]:
-        """Mean losses of each batch of a wave, ``workers`` batches at a time; None where memory ran out."""
-        if workers == 1 or len(wave) == 1:
-            return [self._try_batch(batch) for batch in wave]
-        import torch
+        def run_batch(batch: list[int]) -> list[float]:
+            return mean_losses(model, [spans[i] for i in batch], way=self._way, n_prefix=prefixes[batch[0]])
 
-        threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(self._try_batch, wave))
-        finally:
-            torch.set_num_threads(threads)
-
-    def _try_batch(self, batch: list[Span]) -> list[float] | None:
-        """Mean losses of one batch; None if memory ran out."""
-        import torch
-
-        assert self._model is not None
-        try:
-            with torch.inference_mode():
-                return mean_losses(self._model, batch, plain_head=self._plain_head)
+            means = self._batcher.run(
+                [len(span.ids) - n for span, n in zip(spans, prefixes, strict=True)],
+                run_batch,
+                groups=groups,
+                padded=not self._way.packed,
+                on_progress=on_progress,
+            )
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise ModelError(f"The student failed while scoring: {error}") from error
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+            raise ModelError(f"The student failed while scoring: {error}") from error
+        return {
+            span: _TOO_LARGE if mean is None else _loss(span, mean) for span, mean in zip(spans, means, strict=True)
+        }
 
 
 def _loss(span: Span, mean: float) -> Loss:

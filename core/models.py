@@ -1,4 +1,4 @@
-"""Finding and loading a student: any causal language model by hub id or local folder, never with code of its own.
+"""Finding and loading a model by hub id or local folder, never with code of its own; for every role.
 
 Every failure is a ``ModelError`` in plain words. Nothing here imports torch or transformers before it is called.
 """
@@ -17,6 +17,9 @@ from core.errors import ModelError
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MODULES_FILE = "modules.json"
+"""Names the modules of a sentence-transformers folder: what follows on the transformer, such as pooling."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -53,7 +56,18 @@ def _digested_files(folder: Path) -> list[Path]:
     """Files that decide what the model says: weights, configuration, tokenizer. No README, no training state."""
     names = [path for path in folder.iterdir() if path.is_file() and path.suffix in (*_WEIGHTS, *_TEXTS)]
     kept = [path for path in names if path.suffix in (*_WEIGHTS, ".jinja") or _is_model_text(path.name)]
-    return sorted(kept, key=lambda path: path.name)
+    if (folder / MODULES_FILE).is_file():  # sentence-transformers: pooling and the like decide the vector too
+        kept = [*kept, *(path for path in names if path.suffix == ".json" and path not in kept)]
+        kept += [path for path in _module_files(folder) if path.suffix in (*_WEIGHTS, *_TEXTS)]
+    return sorted(kept, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _module_files(folder: Path) -> Iterator[Path]:
+    """Files in the subfolders of a sentence-transformers folder; not exports to other engines, not training state."""
+    for path in folder.rglob("*"):
+        parents = path.relative_to(folder).parts[:-1]
+        if parents and not parents[0].startswith((".", "checkpoint", "onnx", "openvino")) and path.is_file():
+            yield path
 
 
 def _is_model_text(name: str) -> bool:
@@ -77,14 +91,15 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
 def folder_digest(folder: Path) -> str:
     """Return ``local-`` and 32 hex digits that follow from the model in a folder.
 
-    SHA-256 over name, size and content of configuration, tokenizer and weight files. Of a file over 16 MiB only 16
-    blocks are read (both ends among them): training again changes all of the weights, so that a changed model is seen
-    without reading tens of gigabytes; a patch of a few bytes elsewhere is not. Cached by path, size and time of change.
+    SHA-256 over name, size and content of configuration, tokenizer and weight files; of a sentence-transformers folder
+    also those in its subfolders. Of a file over 16 MiB only 16 blocks are read (both ends among them): training again
+    changes all of the weights, so that a changed model is seen without reading tens of gigabytes; a patch of a few
+    bytes elsewhere is not. Cached by path, size and time of change.
 
     Raises:
         ModelError: the folder holds no config.json or cannot be read.
     """
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", MODULES_FILE)):
         raise ModelError(f"The folder {folder} is not a model: it has no config.json.")
     try:
         files = [(path, path.stat()) for path in _digested_files(folder)]
@@ -92,7 +107,8 @@ def folder_digest(folder: Path) -> str:
         if key not in _digests:
             digest = hashlib.sha256()
             for path, stat in files:
-                digest.update(f"{path.name}\0{stat.st_size}\0".encode())
+                name = path.relative_to(folder).as_posix()
+                digest.update(f"{name}\0{stat.st_size}\0".encode())
                 for piece in _pieces(path, stat.st_size):
                     digest.update(piece)
             _digests[key] = f"local-{digest.hexdigest()[:32]}"
@@ -109,7 +125,8 @@ def _cached_snapshot(model: str, revision: str) -> tuple[str, Path] | None:
     reference = home / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     snapshot = home / "snapshots" / commit
-    return (commit, snapshot) if (snapshot / "config.json").exists() else None
+    known = any((snapshot / name).exists() for name in ("config.json", MODULES_FILE))
+    return (commit, snapshot) if known else None
 
 
 def _hub_commit(model: str, revision: str | None) -> str:
@@ -203,19 +220,44 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
+def read_config(located: Located) -> PretrainedConfig:
+    """Read the configuration, of whatever kind of model.
+
+    Raises:
+        ModelError: it cannot be read, or transformers does not know this type of model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(located.source, **located.options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"The configuration of {located.name} cannot be read: {_first_line(error)}") from error
+
+
+def read_architecture(located: Located) -> str:
+    """Return the class that the model was saved as, "" if its configuration does not say; no type need be known.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+    """
+    from transformers import PretrainedConfig
+
+    try:
+        raw, _ = PretrainedConfig.get_config_dict(located.source, **located.options)
+        return str((raw.get("architectures") or [""])[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"The configuration of {located.name} cannot be read: {_first_line(error)}") from error
+
+
 def load_config(located: Located) -> PretrainedConfig:
     """Read the configuration and make sure that it is of a causal language model.
 
     Raises:
         ModelError: it cannot be read, or is of another kind of model.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    try:
-        config = AutoConfig.from_pretrained(located.source, **located.options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"The configuration of {located.name} cannot be read: {_first_line(error)}") from error
+    config = read_config(located)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"{located.name} is not a causal language model (its type is {config.model_type!r}); a student must be one."
@@ -281,33 +323,43 @@ def max_positions(config: PretrainedConfig) -> int | None:
     return next((int(n) for n in found if isinstance(n, int) and n > 0), None)
 
 
-def load_weights(located: Located, config: PretrainedConfig, *, dtype: str, device: str) -> PreTrainedModel:
+def load_weights(
+    located: Located,
+    config: PretrainedConfig,
+    *,
+    dtype: str,
+    device: str,
+    loader: str = "AutoModelForCausalLM",
+    kind: str = "a causal language model",
+) -> PreTrainedModel:
     """Load the weights in ``dtype`` onto ``device``, ready to run.
+
+    ``loader`` is the class of transformers that loads them, ``kind`` what a person would call such a model.
 
     Raises:
         ModelError: dtype or device is unknown, weights are missing, incomplete, damaged, or do not fit.
     """
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     if dtype not in DTYPES:
         raise ModelError(f"There is no dtype {dtype!r}; choose from {', '.join(DTYPES)}.")
     place = torch_device(device)
     quiet_transformers()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = getattr(transformers, loader).from_pretrained(
             located.source, config=config, dtype=getattr(torch, dtype), output_loading_info=True, **located.options
         )
         model = model.to(place)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{located.name} does not fit into the memory of {device}: {_first_line(error)}") from error
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AssertionError, SafetensorError) as error:
         raise ModelError(f"The weights of {located.name} cannot be loaded: {_first_line(error)}") from error
     lacking = sorted([*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])])
     if lacking:  # transformers fills them with random numbers, and every loss would be noise
         raise ModelError(
-            f"The weights of {located.name} are not those of a causal language model: "
+            f"The weights of {located.name} are not those of {kind}: "
             f"{len(lacking)} are missing or of another shape, such as {lacking[0]}."
         )
     return model.eval()

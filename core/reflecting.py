@@ -34,7 +34,7 @@ from core.reflection import (
 from core.reflection_calls import Calls, Reply
 from core.reflection_records import Call, Failure, PairRecord, ReflectedRow, to_table
 from core.reflection_replies import CODES
-from core.scoring import score_examples
+from core.scoring import Loaded, score_examples
 from core.teacher import RECORDED, ReplayTeacher, Teacher, TeacherSettings
 from core.teacher_openai import OpenAITeacher
 
@@ -248,7 +248,7 @@ class _Shard:
             wanted.update(dict.fromkeys(row.at for row in self._rows))
         missing = [example for example in wanted if example not in self._scores]
         if missing:
-            values = score_examples(missing, indicators=INDICATORS, student=self._student)
+            values = score_examples(missing, indicators=INDICATORS, loaded=Loaded(student=self._student))
             self._scores.update(zip(missing, values, strict=True))
 
     def _take(self, row: _Row, reply: Reply, *, stage: str) -> None:

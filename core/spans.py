@@ -182,3 +182,32 @@ def _texts_of(forward: list[_Parts], reverse: list[_Parts], keys: Sequence[str])
                 yield one.target
             if given in keys:
                 yield one.prompt + one.target
+
+
+_PREFIX_STEP = 16
+_FEWEST_SHARING = 24
+
+
+def shared_prefixes(spans: Sequence[Span]) -> list[int]:
+    """Return for every span how many of its first tokens it may share with others that begin with the same ones.
+
+    Spans of one prompt template share its preamble, those of the reverse prompt a longer one. Neither a scored token
+    nor the one before it is ever shared. Spans with the same shared beginning have the same number; 0: none to share.
+    """
+    found = [0] * len(spans)
+    pending = [(list(range(len(spans))), 0)]
+    while pending:
+        members, known = pending.pop()
+        step = known + _PREFIX_STEP
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for i in members:
+            found[i] = known
+            if spans[i].start > step:
+                alike.setdefault(spans[i].ids[known:step], []).append(i)
+        for some in alike.values():
+            if len(some) >= _FEWEST_SHARING:
+                ids = [spans[i].ids for i in some]
+                first, last = min(ids), max(ids)
+                common = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+                pending.append((some, min(common, *(spans[i].start - 1 for i in some))))
+    return found

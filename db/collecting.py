@@ -29,13 +29,17 @@ def collect(store: Store, folder: JobFolder, shard: int) -> None:
         return
     record_job(store, spec)
     table = folder.read_shard(shard)
+    vectors = folder.read_vectors(shard) if spec.params.get("embedding_scorer") is not None else None
     with store.adding_examples() as connection:
         if scalar(
             connection, "select 1 from job_shards where job_id = :id and shard = :shard", id=spec.job_id, shard=shard
         ):
             return
         if spec.kind == "score":
-            n_rows, failed = _collect_scores(connection, spec, table)
+            _, start, stop = spec.shard_range(shard)
+            n_rows, failed = stop - start, _collect_scores(connection, spec, table)
+            if vectors is not None:
+                _put_vectors(connection, spec.params["embedding_scorer"], vectors)
         elif spec.kind == "reflect":
             n_rows, failed = _collect_reflections(connection, spec, table)
         else:
@@ -67,7 +71,18 @@ def _put_failures(connection: Connection, job_id: str, shard: int, failed: Seque
         )
 
 
-def _collect_scores(connection: Connection, spec: JobSpec, table: pa.Table) -> tuple[int, list[dict[str, Any]]]:
+def _put_vectors(connection: Connection, scorer_id: int, vectors: pa.Table) -> None:
+    with registered(connection, "incoming", vectors):
+        connection.execute(
+            text(
+                """insert into embeddings select :scorer_id, example_id, vector::float[] from incoming
+                where reason is null on conflict do nothing"""
+            ),
+            {"scorer_id": int(scorer_id)},
+        )
+
+
+def _collect_scores(connection: Connection, spec: JobSpec, table: pa.Table) -> list[dict[str, Any]]:
     scorer_ids = spec.params["scorers"]
     lookup = pa.table(
         {"output": list(scorer_ids), "scorer_id": pa.array([int(i) for i in scorer_ids.values()], pa.int64())}
@@ -83,9 +98,8 @@ def _collect_scores(connection: Connection, spec: JobSpec, table: pa.Table) -> t
             """select example_id, 'score' stage, reason, bool_or(transient) transient from shard
             where value is null group by example_id, reason""",
         ).to_pylist()
-        n_rows = frame(connection, "select count(distinct example_id) n from shard")["n"][0].as_py()
     commands.put_scores(connection, scores)
-    return int(n_rows), failed
+    return failed
 
 
 def _collect_reflections(connection: Connection, spec: JobSpec, table: pa.Table) -> tuple[int, list[dict[str, Any]]]:

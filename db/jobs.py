@@ -4,71 +4,86 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 import core
-from core import scoring
+from core import score_job, scoring
 from core.errors import StoreError
+from core.indicators import roles_needed
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
-from core.lm import StudentSettings
 from core.reflecting import SHARD_ROWS, ReflectOptions
 from core.reflection_calls import carry_answers
-from db import commands, queries
+from core.scoring import Models, ScorerIdentity
+from db import commands, queries, to_score
 from db.store import Store, rows, scalar, utc_now
-
-SCORE_SHARD_ROWS = 256
 
 
 @dataclass(frozen=True)
 class ScorePlan:
     """What a score job would do: distinct rows of the dataset, and how many of them are done, per output key.
 
-    ``n_characters`` is the length of all texts of the rows that are left to score.
+    ``models`` are those that the indicators need, with their ``revisions``; ``n_characters`` is the length of all texts
+    of the rows that are left to score.
     """
 
     indicators: tuple[str, ...]
-    student: StudentSettings | None
-    revision: str | None
-    identities: tuple[scoring.ScorerIdentity, ...]
+    models: Models
+    revisions: Mapping[str, str]
+    identities: tuple[ScorerIdentity, ...]
     n_rows: int
     n_to_score: int
     done: Mapping[str, int]
     n_characters: int = 0
 
 
-def plan_score(
-    store: Store, *, dataset_id: int, indicators: Sequence[str], student: StudentSettings | None
-) -> ScorePlan:
+def plan_score(store: Store, *, dataset_id: int, indicators: Sequence[str], models: Models) -> ScorePlan:
     """Look what is scored already (content-addressed: in whatever dataset it was scored) and what is left.
 
     Raises:
-        ModelError: the student can be found neither as a folder nor on the hub.
+        ModelError: a model can be found neither as a folder nor on the hub.
+        SettingsError: an indicator is unknown, or needs a model and none is named.
     """
-    revision = scoring.resolve_revision(student.model, student.revision) if student is not None else None
-    identities = tuple(scoring.scorer_identities(indicators, student, revision))
-    keys = {identity.output: identity.key for identity in identities}
-    left = queries.size_to_score(store, dataset_id=dataset_id, identities=list(keys.values()))
+    models = models.only(roles_needed(indicators))
+    scoring.check_models(indicators, models)
+    revisions = scoring.resolve_revisions(models)
     with store.read() as connection:
-        n_rows = scalar(
-            connection, "select count(distinct example_id) from members where dataset_id = :id", id=dataset_id
-        )
-    done = queries.scored_counts(store, dataset_id=dataset_id, identities=keys)
+        digest = to_score.dataset_digest(connection, dataset_id) if models.embedder is not None else None
+        identities = tuple(scoring.scorer_identities(indicators, models, revisions, dataset=digest))
+        asked = _asked(connection, indicators, models, revisions, identities)
+        left = to_score.size(connection, asked, dataset_id=dataset_id)
+        n_rows = to_score.n_distinct(connection, dataset_id)
+        counts = to_score.scored_counts(connection, dataset_id=dataset_id, scorers=asked.scorers)
     return ScorePlan(
         indicators=tuple(indicators),
-        student=student,
-        revision=revision,
+        models=models,
+        revisions=revisions,
         identities=identities,
-        n_rows=int(n_rows),
+        n_rows=n_rows,
         n_to_score=left["n_rows"],
-        done=done,
+        done={identity.output: counts.get(identity.output, 0) for identity in identities},
         n_characters=left["n_characters"],
     )
+
+
+def _asked(
+    connection: Connection,
+    indicators: Sequence[str],
+    models: Models,
+    revisions: Mapping[str, str],
+    identities: Sequence[ScorerIdentity],
+) -> to_score.Asked:
+    embedding = None
+    if models.embedder is not None:
+        identity = scoring.embedding_identity(models.embedder, revisions["embedder"])
+        embedding = to_score.known_scorers(connection, [identity]).get(scoring.EMBEDDING_OUTPUT)
+    scorers = to_score.known_scorers(connection, identities)
+    return to_score.asked_of(indicators, scorers=scorers, embedding=embedding)
 
 
 def _new_job_id(kind: str) -> str:
@@ -78,24 +93,26 @@ def _new_job_id(kind: str) -> str:
 def _submit(
     store: Store,
     jobs_path: Path,
-    table: pa.Table,
+    data: pa.Table | pa.RecordBatchReader,
     *,
     kind: str,
     title: str,
-    student: StudentSettings | None,
+    n_rows: int,
+    device: str,
     shard_rows: int,
     params: Mapping[str, Any],
     created_by: str | None,
     priority: int,
+    base: pa.RecordBatchReader | None = None,
 ) -> JobFolder:
     """Write the folder first, then the record: a job that is recorded can run."""
     spec = JobSpec(
         job_id=_new_job_id(kind),
         kind=kind,
         title=title,
-        device="cuda" if student is not None and student.device.startswith("cuda") else "cpu",
+        device="cuda" if device.startswith("cuda") else "cpu",
         priority=priority,
-        n_rows=table.num_rows,
+        n_rows=n_rows,
         shard_rows=shard_rows,
         params=params,
         created_at=utc_now().isoformat(),
@@ -103,7 +120,7 @@ def _submit(
         retry_of=None,
         assay_version=core.__version__,
     )
-    folder = JobFolder.create(jobs_path / spec.job_id, spec, table)
+    folder = JobFolder.create(jobs_path / spec.job_id, spec, data, base=base)
     record_job(store, spec)
     return folder
 
@@ -138,35 +155,58 @@ def submit_score(
     title: str,
     created_by: str | None = None,
     priority: int = 0,
-) -> JobFolder:
-    """Write the folder of a score job over the rows that are not scored yet, and record it.
+    parts: int = 1,
+) -> list[JobFolder]:
+    """Write the folders of score jobs over what is not scored yet, and record them.
+
+    The rows are shared out to ``parts`` jobs (one a GPU), fewer where there is not enough to do; kNN distances, which
+    need the whole dataset, are all in the first of them. Of every row only what it lacks is scored.
 
     Raises:
         StoreError: every row is scored already.
     """
-    table = queries.rows_to_score(store, dataset_id=dataset_id, identities=[i.key for i in plan.identities])
-    if not table.num_rows:
-        raise StoreError("Every row of this dataset is scored by these indicators already. There is nothing to do.")
+    embedder = plan.models.embedder
     with store.write() as connection:
         scorer_ids = commands.ensure_scorers(connection, plan.identities)
-    return _submit(
-        store,
-        jobs_path,
-        table,
-        kind="score",
-        title=title,
-        student=plan.student,
-        shard_rows=SCORE_SHARD_ROWS,
-        params={
-            "indicators": list(plan.indicators),
-            "student": asdict(plan.student) if plan.student else None,
-            "revision": plan.revision,
-            "scorers": scorer_ids,
-            "dataset_id": dataset_id,
-        },
-        created_by=created_by,
-        priority=priority,
-    )
+        embedding = None
+        if embedder is not None:
+            identity = scoring.embedding_identity(embedder, plan.revisions["embedder"])
+            embedding = commands.ensure_scorers(connection, [identity])[identity.output]
+    asked = to_score.asked_of(plan.indicators, scorers=scorer_ids, embedding=embedding)
+    folders = []
+    with store.read() as connection:
+        left = to_score.left_rows(connection, asked, dataset_id=dataset_id)
+        if not left.num_rows:
+            raise StoreError("Every row of this dataset is scored by these indicators already. There is nothing to do.")
+        shares = to_score.parted(left, asked, parts=parts)
+        for number, share in enumerate(shares):
+            near = bool(asked.distances) and number == 0
+            indicators = [key for key in plan.indicators if near or key not in asked.distances]
+            models = plan.models.only(roles_needed(indicators))
+            folders.append(
+                _submit(
+                    store,
+                    jobs_path,
+                    to_score.with_texts(connection, share),
+                    kind="score",
+                    title=title if len(shares) == 1 else f"{title} (part {number + 1} of {len(shares)})",
+                    n_rows=share.num_rows,
+                    device=models.device,
+                    shard_rows=score_job.SHARD_ROWS[models.device],
+                    params={
+                        "indicators": indicators,
+                        "models": models.to_params(),
+                        "revisions": {role: plan.revisions[role] for role in roles_needed(indicators)},
+                        "scorers": scorer_ids,
+                        "dataset_id": dataset_id,
+                        "embedding_scorer": embedding if near else None,
+                    },
+                    created_by=created_by,
+                    priority=priority,
+                    base=to_score.base_of(connection, dataset_id=dataset_id, embedding=embedding) if near else None,
+                )
+            )
+    return folders
 
 
 def submit_reflect(
@@ -191,7 +231,8 @@ def submit_reflect(
     student = options.student
     revision = scoring.resolve_revision(student.model, student.revision)
     with store.write() as connection:
-        identities = scoring.scorer_identities(("ifd", "r_ifd"), student, revision)
+        models = Models(student=student)
+        identities = scoring.scorer_identities(("ifd", "r_ifd"), models, {"student": revision})
         scorer_ids = commands.ensure_scorers(connection, identities)
     return _submit(
         store,
@@ -199,7 +240,8 @@ def submit_reflect(
         table,
         kind="reflect",
         title=title,
-        student=student,
+        n_rows=table.num_rows,
+        device=student.device,
         shard_rows=SHARD_ROWS,
         params={
             **options.to_params(),
@@ -225,23 +267,49 @@ def submit_retry(
     before = JobFolder(jobs_path / job_id)
     spec = before.spec()
     failed = [row["example_id"] for row in failures(store, job_id, reason=reason) if row["transient"]]
-    table = queries.examples_table(store, list(dict.fromkeys(failed)))
-    if not table.num_rows:
-        raise StoreError("None of the failed rows of this job would come out better: there is nothing to retry.")
-    again = replace(
-        spec,
-        job_id=_new_job_id(spec.kind),
-        title=f"{spec.title.removesuffix(' (retry)')} (retry)",
-        n_rows=table.num_rows,
-        created_at=utc_now().isoformat(),
-        created_by=created_by,
-        retry_of=job_id,
-    )
-    folder = JobFolder.create(jobs_path / again.job_id, again, table)
+    failed = list(dict.fromkeys(failed))
+    with store.read() as connection:
+        base = None
+        if spec.kind == "score":
+            asked = _asked_before(spec)
+            left = to_score.left_rows(connection, asked, example_ids=failed)
+            data, n_rows = to_score.with_texts(connection, left), left.num_rows
+            if asked.distances:
+                base = _base_again(connection, spec, asked)
+        else:
+            data = queries.examples_in(connection, failed)
+            n_rows = data.num_rows
+        if not n_rows:
+            raise StoreError("None of the failed rows of this job would come out better: there is nothing to retry.")
+        again = replace(
+            spec,
+            job_id=_new_job_id(spec.kind),
+            title=f"{spec.title.removesuffix(' (retry)')} (retry)",
+            n_rows=n_rows,
+            created_at=utc_now().isoformat(),
+            created_by=created_by,
+            retry_of=job_id,
+        )
+        folder = JobFolder.create(jobs_path / again.job_id, again, data, base=base)
     if spec.kind == "reflect":
         carry_answers(before, new=folder)
     record_job(store, again)
     return folder
+
+
+def _asked_before(spec: JobSpec) -> to_score.Asked:
+    """What a job of before asked; outputs that its version did not have are not missed."""
+    scorers = {str(key): int(scorer_id) for key, scorer_id in spec.params["scorers"].items()}
+    asked = to_score.asked_of(spec.params["indicators"], scorers=scorers, embedding=spec.params.get("embedding_scorer"))
+    known = {key: tuple(o for o in outputs if o in scorers) for key, outputs in asked.outputs.items()}
+    return replace(asked, outputs=known)
+
+
+def _base_again(connection: Connection, spec: JobSpec, asked: to_score.Asked) -> pa.RecordBatchReader:
+    dataset_id = spec.params["dataset_id"]
+    if not scalar(connection, "select count(*) from members where dataset_id = :id", id=dataset_id):
+        raise StoreError("The dataset of this job was removed, so the distances within it cannot be computed again.")
+    return to_score.base_of(connection, dataset_id=dataset_id, embedding=asked.embedding)
 
 
 def collected_shards(store: Store, job_id: str) -> set[int]:

@@ -26,7 +26,16 @@ def m001_first_schema(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first_schema", m001_first_schema),)
+def m002_embeddings(connection: Connection) -> None:
+    """Sentence embeddings, once per (example, model)."""
+    for statement in schema.V2:
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "first_schema", m001_first_schema),
+    Migration(2, "embeddings", m002_embeddings),
+)
 
 _RECORD = """create table if not exists migrations (
     number bigint primary key, name varchar not null, assay_version varchar not null, applied_at timestamp not null)"""

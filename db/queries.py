@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, bindparam, text
 
 from core.filters import RowFilter
+from db.conditions import of_category, without_value
 from db.store import Store, frame, rows
 
 PREVIEW_CHARACTERS = 400
@@ -83,65 +84,6 @@ def models(store: Store) -> list[str]:
     return [row["model"] for row in found]
 
 
-def scored_counts(store: Store, *, dataset_id: int, identities: Mapping[str, str]) -> dict[str, int]:
-    """For each output key of ``identities`` (key -> scorer identity): the distinct rows of the dataset that are done.
-
-    Done is a value, or a NULL that would come out the same again (not transient).
-    """
-    with store.read() as connection:
-        found = frame(
-            connection,
-            """select s.identity, count(*) n
-            from (select distinct example_id from members where dataset_id = $id) m
-            join scores c on c.example_id = m.example_id join scorers s on s.scorer_id = c.scorer_id
-            where list_contains($identities, s.identity) and not c.transient group by s.identity""",
-            {"id": dataset_id, "identities": list(identities.values())},
-        ).to_pylist()
-    counts = {row["identity"]: int(row["n"]) for row in found}
-    return {output: counts.get(identity, 0) for output, identity in identities.items()}
-
-
-_TO_SCORE = """from (
-        select example_id, min(position) position from members where dataset_id = $id group by example_id) m
-    join examples e on e.example_id = m.example_id
-    left join (select c.example_id, count(*) n from scores c join scorers s on s.scorer_id = c.scorer_id
-        where list_contains($identities, s.identity) and not c.transient group by c.example_id) d
-        on d.example_id = m.example_id
-    where coalesce(d.n, 0) < $needed"""
-
-
-def _to_score(dataset_id: int, identities: Sequence[str]) -> dict[str, Any]:
-    return {"identities": list(identities), "id": dataset_id, "needed": len(set(identities))}
-
-
-def rows_to_score(store: Store, *, dataset_id: int, identities: Sequence[str]) -> pa.Table:
-    """The distinct rows of a dataset that lack a score of at least one of ``identities``.
-
-    Columns ``example_id, instruction, input, output``, in the order of the dataset: the input of a score job.
-    """
-    with store.read() as connection:
-        return frame(
-            connection,
-            f"select e.example_id, e.instruction, e.input, e.output {_TO_SCORE} order by m.position",
-            _to_score(dataset_id, identities),
-        )
-
-
-def size_to_score(store: Store, *, dataset_id: int, identities: Sequence[str]) -> dict[str, int]:
-    """How many rows :func:`rows_to_score` would give and how long they are, without their texts.
-
-    Returns ``n_rows``, ``n_characters`` (of all three texts) and ``n_characters_output``.
-    """
-    with store.read() as connection:
-        return frame(
-            connection,
-            f"""select count(*)::bigint n_rows,
-                coalesce(sum(length(e.instruction) + length(e.input) + length(e.output)), 0)::bigint n_characters,
-                coalesce(sum(length(e.output)), 0)::bigint n_characters_output {_TO_SCORE}""",
-            _to_score(dataset_id, identities),
-        ).to_pylist()[0]
-
-
 def examples(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Whole texts of these examples, in this order; an id that is not there is left out."""
     with store.read() as connection:
@@ -175,13 +117,18 @@ def _previews(connection: Connection, example_ids: Sequence[int]) -> list[dict[s
 def examples_table(store: Store, example_ids: Sequence[int]) -> pa.Table:
     """As :func:`examples`, as the input table of a job (Arrow, any number of rows)."""
     with store.read() as connection:
-        return frame(
-            connection,
-            """select e.example_id, e.instruction, e.input, e.output
-            from (select unnest($ids) example_id, generate_subscripts($ids, 1) i) w
-            join examples e on e.example_id = w.example_id order by w.i""",
-            {"ids": list(example_ids)},
-        )
+        return examples_in(connection, example_ids)
+
+
+def examples_in(connection: Connection, example_ids: Sequence[int]) -> pa.Table:
+    """As :func:`examples_table`, in a transaction that is open."""
+    return frame(
+        connection,
+        """select e.example_id, e.instruction, e.input, e.output
+        from (select unnest($ids) example_id, generate_subscripts($ids, 1) i) w
+        join examples e on e.example_id = w.example_id order by w.i""",
+        {"ids": list(example_ids)},
+    )
 
 
 @dataclass(frozen=True)
@@ -218,6 +165,15 @@ def _where(filters: RowFilter) -> tuple[str, str, dict[str, Any]]:
             or regexp_matches(input, $text, 'il') or regexp_matches(output, $text, 'il'))"""
         )
         parameters["text"] = filters.text
+    if filters.ids:
+        conditions.append("m.example_id in (select unnest($ids))")
+        parameters["ids"] = list(filters.ids)
+    further = [without_value(missing, i) for i, missing in enumerate(filters.missing)]
+    if filters.category is not None:
+        further.append(of_category(filters.category))
+    for condition, more in further:
+        conditions.append(condition)
+        parameters |= more
     return "\n".join(joins), " and ".join(conditions), parameters
 
 

@@ -13,13 +13,16 @@ from core.indicators import INDICATORS
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
 from core.reflection import STAGES
-from core.scoring import DEMO_STUDENT
+from core.scoring import DEMO_STUDENT, Models
 from db import commands, jobs, queries
 from db.service import Service
 from db.store import Store, rows
 
 SAMPLE, SAMPLE_EVALUATION = "Sample: instructions", "Sample: evaluation"
 SAMPLE_SOURCE, EVALUATION_SOURCE = "bundled sample", "bundled sample (evaluation)"
+
+SAMPLE_INDICATORS = tuple(one.key for one in INDICATORS if one.needs.role in (None, "student"))
+"""What the bundled demo student is enough for: no model has to be downloaded."""
 
 
 def demo_student() -> StudentSettings:
@@ -70,19 +73,19 @@ def open_sample(service: Service, *, created_by: str | None = None) -> int:
     submitted = {job["kind"] for job in jobs.jobs(store) if job["dataset_id"] == dataset_id}
     if "score" not in submitted:
         plan = jobs.plan_score(
-            store, dataset_id=dataset_id, indicators=[indicator.key for indicator in INDICATORS], student=student
+            store, dataset_id=dataset_id, indicators=SAMPLE_INDICATORS, models=Models(student=student)
         )
         if plan.n_to_score:
-            service.enqueue(
-                jobs.submit_score(
-                    store,
-                    service.settings.jobs_path,
-                    dataset_id=dataset_id,
-                    plan=plan,
-                    title="Score the sample",
-                    created_by=created_by,
-                )
+            submitted_jobs = jobs.submit_score(
+                store,
+                service.settings.jobs_path,
+                dataset_id=dataset_id,
+                plan=plan,
+                title="Score the sample",
+                created_by=created_by,
             )
+            for folder in submitted_jobs:
+                service.enqueue(folder)
     if "reflect" not in submitted:
         service.enqueue(
             jobs.submit_reflect(

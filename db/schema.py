@@ -3,6 +3,7 @@
 - ``examples`` are content-addressed: ``hash`` is :func:`core.example.content_hash`. Nothing ever updates one.
 - ``datasets`` are lists of ``members`` that point at examples; mixture, selection, curated set: all are datasets.
 - ``scores`` are long: one row per scorer and example; ``value`` NULL always comes with a ``reason``.
+- ``embeddings`` hold one vector per example and embedding model (a row of ``scorers`` with the output ``embedding``).
 - ``job_shards`` is the ledger: a shard that stands here has been collected, once.
 - ``reflections`` say what a method made of a row (the student's proposal for the whole row); ``pairs`` are its stages.
 - ``decisions`` are append-only; the views give the current state. An undo is a row that names what it undoes.
@@ -78,4 +79,10 @@ V1: tuple[str, ...] = (
     """create view current_flags as
         select * from standing_decisions where verdict in ('flag', 'unflag')
         qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
+)
+
+V2: tuple[str, ...] = (
+    """create table embeddings (
+        scorer_id bigint not null, example_id bigint not null, vector float[] not null,
+        primary key (scorer_id, example_id))""",
 )

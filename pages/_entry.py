@@ -27,6 +27,8 @@ page = st.navigation(
         "Scores": [
             st.Page("score.py", title="Score", icon=":material/speed:", url_path="score"),
             st.Page("distributions.py", title="Distributions", icon=":material/bar_chart:", url_path="distributions"),
+            st.Page("relations.py", title="Relations", icon=":material/scatter_plot:", url_path="relations"),
+            st.Page("map.py", title="Map", icon=":material/bubble_chart:", url_path="map"),
         ],
         "Reflection": [
             st.Page("reflect.py", title="Reflect", icon=":material/auto_awesome:", url_path="reflect"),

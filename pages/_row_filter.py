@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from core.errors import SettingsError
-from core.filters import RowFilter, ScoreRange
-from db import queries
+from core.filters import Category, NoValue, RowFilter, ScoreRange
+from db import queries, relations
 from db.service import Service
-from pages import _rows, _ui
+from db.store import Store
+from pages import _choose, _rows, _ui
 
-PARAMETERS = ("datasets", "text", "ranges", "sort")
+PARAMETERS = ("datasets", "text", "ranges", "sort", "missing", "category", "rows")
 PAGE_SIZES = (25, 50, 100)
 TEXT, DATASETS, SORT, DIRECTION, SCORES, SIZE = (
     f"explore-{name}" for name in ("text", "datasets", "sort", "direction", "scores", "size")
 )
+WITHOUT, COLUMN, VALUES = (f"explore-{name}" for name in ("without", "column", "values"))
+IDS = "explore_ids"
 APPLIED, WRITTEN, ROW = (f"explore_{name}" for name in ("applied", "written", "row"))
 DOWN, UP = "↓ high", "↑ low"
+ANY_REASON = ""
+_NO_VALUE = "!"  # in the list of values; a value itself stands there behind an equals sign
+KINDS = {"null": "∅ NULL", "unscored": "… unscored", "either": "either"}
 DATASET_ORDER = 0  # stands for None in the select box, which shows None as "nothing chosen"
 _LARGEST_ID = 2**63 - 1
 
 
 def _bounds(scorer_id: int) -> tuple[str, str]:
     return f"explore-low-{scorer_id}", f"explore-high-{scorer_id}"
+
+
+def _without_keys(scorer_id: int) -> tuple[str, str]:
+    return f"explore-kind-{scorer_id}", f"explore-reason-{scorer_id}"
+
+
+def _without_of_widgets() -> tuple[NoValue, ...]:
+    found = []
+    for scorer_id in st.session_state.get(WITHOUT, []):
+        kind, reason = (st.session_state.get(key) for key in _without_keys(scorer_id))
+        kind = kind if kind in KINDS else "null"
+        found.append(NoValue(scorer_id, kind, (reason or ANY_REASON) if kind == "null" else ANY_REASON))
+    return tuple(found)
+
+
+def _category_of_widgets() -> Category | None:
+    """The category that the widgets say; a column without a chosen value does not filter."""
+    column, values = st.session_state.get(COLUMN), st.session_state.get(VALUES)
+    if column is None or not values:
+        return None
+    return Category(column, tuple(None if value == _NO_VALUE else value[1:] for value in values))
 
 
 def _filter_of_widgets() -> RowFilter | None:
@@ -45,6 +73,9 @@ def _filter_of_widgets() -> RowFilter | None:
         ranges=tuple(ranges),
         sort=state.get(SORT) or None,
         descending=state.get(DIRECTION) != UP,
+        missing=_without_of_widgets(),
+        category=_category_of_widgets(),
+        ids=tuple(state.get(IDS, ())),
     )
 
 
@@ -56,6 +87,14 @@ def _into_widgets(filters: RowFilter) -> None:
     for score_range in filters.ranges:
         low, high = _bounds(score_range.scorer_id)
         state[low], state[high] = score_range.low, score_range.high
+    state[WITHOUT] = [missing.scorer_id for missing in filters.missing]
+    for missing in filters.missing:
+        kind, reason = _without_keys(missing.scorer_id)
+        state[kind], state[reason] = missing.kind, missing.reason
+    category = filters.category
+    state[COLUMN] = category.key if category else None
+    state[VALUES] = [_NO_VALUE if value is None else "=" + value for value in category.values] if category else []
+    state[IDS] = filters.ids
 
 
 def _url() -> dict[str, str]:
@@ -80,7 +119,7 @@ def _read_url(datasets: Mapping[int, str], scorers: Mapping[int, Any]) -> RowFil
         st.warning(_ui.plain(str(error)), icon=":material/link_off:")
         return RowFilter()
     kept = _known(filters, datasets, scorers)
-    if (len(kept.datasets), len(kept.ranges), kept.sort) != (len(filters.datasets), len(filters.ranges), filters.sort):
+    if kept != filters:
         st.warning(
             "This link names a dataset or a score that is not in the store, or a bound that is no number; that part of "
             "the filter was left out.",
@@ -98,6 +137,9 @@ def _known(filters: RowFilter, datasets: Mapping[int, str], scorers: Mapping[int
         ranges=tuple(r for r in filters.ranges if r.scorer_id in scorers and _is_finite(r)),
         sort=sort,
         descending=filters.descending if sort is not None else True,
+        missing=tuple(m for m in filters.missing if m.scorer_id in scorers),
+        category=filters.category if filters.category and filters.category.values else None,
+        ids=filters.ids,
     )
 
 
@@ -169,7 +211,7 @@ def show(
             label_visibility="collapsed",
             disabled=not st.session_state.get(SORT),
         )
-    range_side, columns_side = st.columns([10, 2])
+    range_side, without_side, column_side, columns_side = st.columns([4, 3, 3, 2])
     with range_side:
         st.multiselect(
             "Score ranges",
@@ -180,7 +222,19 @@ def show(
             label_visibility="collapsed",
             disabled=not scorers,
         )
-    _range_inputs(service, labels, version)
+    with without_side:
+        st.multiselect(
+            "Rows without a value",
+            list(scorers),
+            format_func=labels.__getitem__,
+            key=WITHOUT,
+            placeholder="Rows without a value of …",
+            label_visibility="collapsed",
+            disabled=not scorers,
+        )
+    with column_side:
+        _column_choice(service, datasets, version)
+    _further_inputs(service, labels, version)
     filters = _filter_of_widgets() or RowFilter()
     for r in filters.ranges:
         if r.low is not None and r.high is not None and r.low > r.high:
@@ -194,20 +248,110 @@ def show(
     return filters, shown
 
 
-def _range_inputs(service: Service, labels: Mapping[int, str], version: str) -> None:
-    chosen: list[int] = st.session_state[SCORES]
-    datasets = tuple(st.session_state[DATASETS]) or tuple(row["dataset_id"] for row in queries.datasets(service.store))
-    for start in range(0, len(chosen), 3):
-        for column, scorer_id in zip(st.columns(3), chosen[start : start + 3], strict=False):
+def _column_choice(service: Service, datasets: Mapping[int, str], version: str) -> None:
+    among = tuple(st.session_state[DATASETS]) or tuple(datasets)
+    keys = _choose.category_keys(service.store, str(service.store.path), version, among)
+    chosen = st.session_state[COLUMN]
+    options = keys if chosen is None or chosen in keys else [chosen, *keys]
+    st.selectbox(
+        "Further column",
+        options,
+        index=None,
+        key=COLUMN,
+        format_func=lambda name: f"column {name[:60]}",
+        placeholder="Filter by a further column" if options else "No further columns",
+        label_visibility="collapsed",
+        disabled=not options,
+        on_change=_forget_values,
+    )
+
+
+def _forget_values() -> None:
+    st.session_state[VALUES] = []
+
+
+def _further_inputs(service: Service, labels: Mapping[int, str], version: str) -> None:
+    """A box for each range, each score without a value, and the further column, three in a line."""
+    state = st.session_state
+    datasets = tuple(state[DATASETS]) or tuple(row["dataset_id"] for row in queries.datasets(service.store))
+    boxes: list[Callable[[], None]] = []
+    boxes += [partial(_range_box, service, i, labels[i], version, datasets) for i in state[SCORES]]
+    boxes += [partial(_without_box, service, i, labels[i], datasets) for i in state[WITHOUT]]
+    if state[COLUMN] is not None:
+        boxes.append(partial(_values_box, service, state[COLUMN], version, datasets))
+    if state.get(IDS):
+        boxes.append(_ids_box)
+    for start in range(0, len(boxes), 3):
+        for column, draw in zip(st.columns(3), boxes[start : start + 3], strict=False):
             with column, st.container(border=True, gap=None):
-                found = _rows.summary(service.store, str(service.store.path), version, scorer_id, datasets)
-                lows = [row["minimum"] for row in found if row["minimum"] is not None]
-                highs = [row["maximum"] for row in found if row["maximum"] is not None]
-                st.markdown(f"**{_ui.plain(labels[scorer_id])}**")
-                least, most = _ui.number(min(lows, default=None)), _ui.number(max(highs, default=None))
-                _range_input(scorer_id, labels[scorer_id], least, most)
-                n_values = sum(row["n_values"] for row in found)
-                st.caption(f"from {least} to {most} · {n_values:,} rows have a value")
+                draw()
+
+
+def _range_box(service: Service, scorer_id: int, label: str, version: str, datasets: tuple[int, ...]) -> None:
+    found = _rows.summary(service.store, str(service.store.path), version, scorer_id, datasets)
+    lows = [row["minimum"] for row in found if row["minimum"] is not None]
+    highs = [row["maximum"] for row in found if row["maximum"] is not None]
+    st.markdown(f"**{_ui.plain(label)}**")
+    least, most = _ui.number(min(lows, default=None)), _ui.number(max(highs, default=None))
+    _range_input(scorer_id, label, least, most)
+    n_values = sum(row["n_values"] for row in found)
+    st.caption(f"from {least} to {most} · {n_values:,} rows have a value")
+
+
+def _without_box(service: Service, scorer_id: int, label: str, datasets: tuple[int, ...]) -> None:
+    kind, reason = _without_keys(scorer_id)
+    st.session_state.setdefault(kind, "null")
+    st.markdown(f"**{_ui.plain(label)}** has no value")
+    picked = st.segmented_control(
+        f"{label}: which rows",
+        list(KINDS),
+        format_func=KINDS.__getitem__,
+        key=kind,
+        required=True,
+        label_visibility="collapsed",
+    )
+    if picked != "null":
+        return
+    found = queries.null_reasons(service.store, scorer_id=scorer_id, dataset_ids=datasets)
+    counts = {row["reason"]: row["n"] for row in found}
+    wanted = st.session_state.get(reason) or ANY_REASON
+    words = {ANY_REASON: f"for any reason ({sum(counts.values()):,})"}
+    st.selectbox(
+        f"{label}: why",
+        list(dict.fromkeys((ANY_REASON, *counts, wanted))),
+        format_func=lambda text: words.get(text) or f"{text} ({counts.get(text, 0):,})",
+        key=reason,
+        label_visibility="collapsed",
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _categories(_store: Store, path: str, version: str, key: str, datasets: tuple[int, ...]) -> dict[str | None, int]:
+    return {row["category"]: row["n"] for row in relations.categories(_store, dataset_ids=datasets, key=key, limit=500)}
+
+
+def _values_box(service: Service, column: str, version: str, datasets: tuple[int, ...]) -> None:
+    counts = _categories(service.store, str(service.store.path), version, column, datasets)
+    words = {_NO_VALUE if value is None else "=" + value: n for value, n in counts.items()}
+    st.session_state.setdefault(VALUES, [])
+    st.markdown(f"**{_ui.plain(column[:60])}** is any of")
+    st.multiselect(
+        f"Values of {column[:60]}",
+        list(dict.fromkeys((*words, *st.session_state[VALUES]))),
+        format_func=lambda name: f"{'no value' if name == _NO_VALUE else name[1:][:80]} ({words.get(name, 0):,})",
+        key=VALUES,
+        placeholder="Choose values",
+        label_visibility="collapsed",
+    )
+
+
+def _ids_box() -> None:
+    st.markdown(f"**{len(st.session_state[IDS]):,} rows** marked in a chart")
+    st.button("Show others too", icon=":material/filter_alt_off:", key="explore-ids-off", on_click=_forget_ids)
+
+
+def _forget_ids() -> None:
+    st.session_state[IDS] = ()
 
 
 def _range_input(scorer_id: int, label: str, least: str, most: str) -> None:
@@ -227,7 +371,8 @@ def _range_input(scorer_id: int, label: str, least: str, most: str) -> None:
 
 def _shown_scorers(filters: RowFilter, scorers: Mapping[int, Any], among: Sequence[Any]) -> list[Any]:
     """The scores that the table shows: what was sorted and filtered by, then the usual ones of these datasets."""
-    asked = [i for i in (filters.sort, *(r.scorer_id for r in filters.ranges)) if i is not None]
+    named = (filters.sort, *(r.scorer_id for r in filters.ranges), *(m.scorer_id for m in filters.missing))
+    asked = [i for i in named if i is not None]
     default = _rows.usual(among, first=asked)
     labels = _rows.labels(list(scorers.values()))
     chosen = st.multiselect(

@@ -1,52 +1,23 @@
-"""Distributions: how a score spreads over datasets, what has no value and why, and the rows behind bars and points."""
+"""Distributions: how a score spreads, what has no value and why, the rows behind bars, and datasets as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
+from core import bootstrap
 from core.charts import scores as charts
-from core.errors import AssayError
 from core.filters import RowFilter
 from core.indicators import OUTPUTS
-from db import commands, queries
-from db.service import Service
+from db import queries, relations
+from db.relations import DatasetValue
 from db.store import Store
-from pages import _rows, _ui
-
-
-@dataclass(frozen=True)
-class View:
-    """What the whole page is about: the chosen datasets, their names, the scorers with values, the store's version."""
-
-    service: Service
-    datasets: tuple[int, ...]
-    names: Mapping[int, str]
-    scorers: Sequence[Mapping[str, Any]]
-    version: str
-
-    @property
-    def store(self) -> Store:
-        """The open store."""
-        return self.service.store
-
-    @property
-    def path(self) -> str:
-        """Where the store lies: part of the key of what is remembered."""
-        return str(self.store.path)
-
-    def summary(self, scorer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Counts and quantiles of a scorer, per dataset."""
-        return _rows.summary(self.store, self.path, self.version, scorer["scorer_id"], self.datasets)
-
+from pages import _choose, _rows, _selection, _ui
+from pages._selection import View
 
 BINS = (20, 40, 80)
-ROWS_SHOWN = 50
-POINTS = 5000
-RATIOS = ("ifd", "r_ifd")
 COVERAGE = {"n_values": "✓ value", "n_nulls": "∅ NULL", "n_missing": "… unscored"}
 NO_SCORES = "None of these rows has a score yet."
 
@@ -58,45 +29,15 @@ def _histogram(
     return queries.histogram(_store, scorer_id=scorer_id, dataset_ids=datasets, n_bins=n_bins)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def _points(_store: Store, path: str, version: str, x: int, y: int, datasets: tuple[int, ...]) -> list[dict[str, Any]]:
-    points: list[dict[str, Any]] = queries.scatter(_store, x=x, y=y, dataset_ids=datasets, limit=POINTS).to_pylist()
-    return points
+@st.cache_data(max_entries=64, show_spinner="Taking the means and their intervals …")
+def _values(
+    _store: Store, path: str, version: str, scorers: tuple[int, ...], datasets: tuple[int, ...]
+) -> list[DatasetValue]:
+    return relations.dataset_values(_store, dataset_ids=datasets, scorer_ids=scorers)
 
 
-def _numbers(name: str) -> list[int]:
-    """Ids in a parameter of the URL; what is no number is passed over."""
-    return [int(part) for part in st.query_params.get(name, "").split(".") if part.isdecimal()]
-
-
-def _choose_datasets(names: Mapping[int, str]) -> tuple[int, ...]:
-    asked = [i for i in (*_numbers("datasets"), *_numbers("dataset")) if i in names]
-    chosen = st.multiselect(
-        "Datasets",
-        list(names),
-        default=asked or list(names)[:1],
-        format_func=names.__getitem__,
-        key="distributions-datasets",
-        persist_state="page",
-    )
-    st.query_params["datasets"] = ".".join(map(str, chosen))
-    return tuple(chosen)
-
-
-def _choose_scorer(found: Sequence[Any], *, label: str, parameter: str, usual: int = 0) -> Any:
-    by_id = {s["scorer_id"]: s for s in found}
-    labels = _rows.labels(found)
-    ids = list(by_id)
-    asked = next((i for i in _numbers(parameter) if i in by_id), ids[min(usual, len(ids) - 1)])
-    chosen = st.selectbox(
-        label,
-        ids,
-        index=ids.index(asked),
-        format_func=labels.__getitem__,
-        key=f"distributions-{parameter}-{_rows.identity(tuple(ids))}",
-    )
-    st.query_params[parameter] = str(chosen)
-    return by_id[chosen]
+def _summary(view: View, scorer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return _rows.summary(view.store, view.path, view.version, scorer["scorer_id"], view.datasets)
 
 
 def _about(scorer: Mapping[str, Any]) -> None:
@@ -104,13 +45,6 @@ def _about(scorer: Mapping[str, Any]) -> None:
     if output is not None:
         better = {"higher": "↑ higher is better", "lower": "↓ lower is better", "neither": "no better end"}
         st.caption(f"{output.describes} · {better[output.direction]}")
-
-
-def _axis(scorer: Mapping[str, Any]) -> str:
-    output = OUTPUTS.get(scorer["output"])
-    if output is None:
-        return _ui.scorer_label(scorer)
-    return f"{_ui.scorer_label(scorer)}" + (f" ({output.unit})" if output.unit else "")
 
 
 # --- histogram ---
@@ -131,7 +65,7 @@ def _show_histogram(view: View, scorer: Mapping[str, Any]) -> list[Any]:
         )
     scorer_id = scorer["scorer_id"]
     bins = _histogram(view.store, view.path, view.version, scorer_id, view.datasets, int(n_bins or BINS[1]))
-    figure = charts.histogram_figure(bins, view.summary(scorer), view.names, title=_axis(scorer), share=share)
+    figure = charts.histogram_figure(bins, _summary(view, scorer), view.names, title=_choose.axis(scorer), share=share)
     state = _ui.chart(
         figure,
         key=f"histogram-{_rows.identity(scorer_id, view.datasets, share, bins)}",
@@ -140,17 +74,7 @@ def _show_histogram(view: View, scorer: Mapping[str, Any]) -> list[Any]:
         on_select="rerun",
         selection_mode=("points", "box"),
     )
-    return _selected(bins, state)
-
-
-def _selected(rows: Sequence[Any], state: Any) -> list[Any]:
-    """The rows of a figure that are selected in it: its traces hold them in the order of ``charts.by_dataset``."""
-    parts = charts.by_dataset(rows)
-    return [
-        parts[point["curve_number"]][point["point_index"]]
-        for point in state["selection"]["points"]
-        if point["curve_number"] < len(parts) and point["point_index"] < len(parts[point["curve_number"]])
-    ]
+    return _selection.in_figure(charts.by_dataset(bins), state)
 
 
 def _rows_behind(view: View, bins: Sequence[Any], scorer: Mapping[str, Any]) -> None:
@@ -160,48 +84,16 @@ def _rows_behind(view: View, bins: Sequence[Any], scorer: Mapping[str, Any]) -> 
     low, high = charts.span_of(bins)
     chosen = tuple(sorted({row["dataset_id"] for row in bins}))
     filters = RowFilter(datasets=chosen, sort=scorer["scorer_id"], descending=False)
-    _rows_of(view, filters.with_range(scorer["scorer_id"], low, high), [scorer], key="behind-bar")
-
-
-def _rows_of(view: View, filters: RowFilter, about: Sequence[Any], *, key: str) -> None:
-    """The first rows of a filter over the scorers ``about``, its number of rows, and the way to all of them."""
-    total = _rows.count(view.store, view.path, view.version, filters, ROWS_SHOWN)
-    page = _rows.page(view.store, view.path, view.version, filters, None, ROWS_SHOWN)
-    words = " and ".join(
-        f"{_ui.plain(s['output'])} from {_ui.number(r.low, 4)} to {_ui.number(r.high, 4)}"
-        for s, r in zip(about, filters.ranges, strict=True)
-    )
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        first = f", the first {ROWS_SHOWN} here" if total > ROWS_SHOWN else ""
-        st.markdown(f"**{total:,} rows** with {words}{first}")
-        st.page_link(
-            "explore.py", label="Open in Explore", icon=":material/table_rows:", query_params=filters.to_params()
-        )
-    _linked_table(view, page.rows, about, key=key, params=filters.to_params())
-
-
-def _linked_table(
-    view: View, rows: Sequence[Mapping[str, Any]], about: Sequence[Any], *, key: str, params: Mapping[str, str]
-) -> None:
-    """A table whose rows open in Explore, with the scorers ``about`` and the usual ones."""
-    scores = queries.scores_of(view.store, [row["example_id"] for row in rows])
-    by_id = {s["scorer_id"]: s for s in view.scorers}
-    shown = [by_id[i] for i in _rows.usual(view.scorers, first=[s["scorer_id"] for s in about])]
-
-    def remember(ids: tuple[int, ...], widget: str) -> None:
-        found = _rows.clicked(ids, widget)
-        if found is not None:
-            st.session_state["distributions_open"] = {**params, "row": str(found)}
-
-    _rows.table(rows, scores=scores, shown=shown, names=view.names, key=key, on_open=remember, height=320)
-    st.caption("Click a row to open it whole in Explore.")
+    words = f"with {_ui.plain(scorer['output'])} from {_ui.number(low, 4)} to {_ui.number(high, 4)}"
+    filters = filters.with_range(scorer["scorer_id"], low, high)
+    _selection.of_filter(view, filters, words=words, about=[scorer], key="behind-bar")
 
 
 # --- coverage ---
 
 
 def _coverage(view: View, scorer: Mapping[str, Any]) -> None:
-    summaries = view.summary(scorer)
+    summaries = _summary(view, scorer)
     n_members = sum(row["n_members"] for row in summaries)
     n_values = sum(row["n_values"] for row in summaries)
     with st.container(border=True):
@@ -269,95 +161,92 @@ def _table_of_quantiles(summaries: Sequence[Mapping[str, Any]], output: str) -> 
     )
 
 
-# --- two scores ---
+# --- datasets as a whole ---
 
 
-def _scatter(view: View) -> None:
-    st.subheader("Two scores of the same rows", anchor=False)
-    if len(view.scorers) < 2:
-        st.caption("This needs a second score. Score these rows by another indicator.")
-        return
-    left, right = st.columns(2)
-    with left:
-        x = _choose_scorer(view.scorers, label="Across", parameter="x", usual=0)
-    with right:
-        y = _choose_scorer(view.scorers, label="Up", parameter="y", usual=1)
-    if x["scorer_id"] == y["scorer_id"]:
-        st.info("Choose two different scores.")
-        return
-    points = _points(view.store, view.path, view.version, x["scorer_id"], y["scorer_id"], view.datasets)
-    if not points:
-        st.info("No row of these datasets has both scores.")
-        return
-    figure = charts.scatter_figure(
-        points,
-        view.names,
-        x_title=_axis(x),
-        y_title=_axis(y),
-        unit_lines=(x["output"] in RATIOS, y["output"] in RATIOS),
+def _dataset_values(view: View) -> None:
+    """Every indicator over every dataset: its mean with a bootstrap interval, and what has no value."""
+    st.subheader("Values of the datasets", anchor=False)
+    labels = _rows.labels(view.scorers)
+    by_id = {scorer["scorer_id"]: scorer for scorer in view.scorers}
+    values = _values(view.store, view.path, view.version, tuple(by_id), view.datasets)
+    found = [(by_id[value.scorer_id], value) for value in values]
+    table = [
+        {
+            "dataset": view.names[value.dataset_id],
+            "indicator": labels[scorer["scorer_id"]],
+            "better": _better(scorer),
+            "values": value.interval.n,
+            "NULL": value.n_nulls,
+            "unscored": value.n_missing,
+            "mean": value.interval.mean,
+            "95 % low": value.interval.low,
+            "95 % high": value.interval.high,
+            "median": value.median,
+        }
+        for scorer, value in sorted(found, key=lambda pair: view.datasets.index(pair[1].dataset_id))
+        if value.interval.n or value.n_nulls
+    ]
+    number = st.column_config.NumberColumn(format="%.4g", width="small")
+    count = st.column_config.NumberColumn(format="localized", width="small")
+    st.dataframe(
+        [{**row, "mean [95 %]": _interval(row)} for row in table],
+        hide_index=True,
+        placeholder="—",
+        height=min(35 * len(table) + 38, 480),
+        column_order=["dataset", "indicator", "better", "values", "NULL", "unscored", "mean [95 %]", "mean", "median"]
+        if len(view.datasets) > 1
+        else ["indicator", "better", "values", "NULL", "unscored", "mean [95 %]", "mean", "median"],
+        column_config={
+            **dict.fromkeys(("values", "NULL", "unscored"), count),
+            **dict.fromkeys(("mean", "median"), number),
+            "better": st.column_config.TextColumn(width="small"),
+        },
+        key="dataset-values",
     )
-    if len(points) == POINTS:
-        st.caption(f"{POINTS:,} rows drawn, chosen by chance but the same each time. A box finds all rows in it.")
-    state = _ui.chart(
-        figure,
-        key=f"scatter-{_rows.identity(x['scorer_id'], y['scorer_id'], view.datasets, view.version)}",
-        data=[{**row, "dataset": view.names[row["dataset_id"]]} for row in points],
-        name=f"{x['output']}-{y['output']}",
-        on_select="rerun",
-        selection_mode=("points", "box", "lasso"),
-    )
-    selection = state["selection"]
-    chosen = _selected(points, state)
-    if not chosen:
-        st.caption("Draw a box or a lasso (toolbar of the chart) around points to see their rows.")
-    elif selection["lasso"] or not selection["box"]:
-        _rows_of_lasso(view, chosen, [x, y])
-    else:
-        _rows_of_box(view, chosen, [x, y])
-
-
-def _rows_of_box(view: View, chosen: Sequence[Any], about: Sequence[Any]) -> None:
-    filters = RowFilter(datasets=tuple(sorted({row["dataset_id"] for row in chosen})))
-    for scorer, axis in zip(about, ("x", "y"), strict=True):
-        values = [row[axis] for row in chosen]
-        filters = filters.with_range(scorer["scorer_id"], min(values), max(values))
-    _rows_of(view, filters, about, key="behind-box")
-
-
-def _rows_of_lasso(view: View, chosen: Sequence[Any], about: Sequence[Any]) -> None:
-    ids = list(dict.fromkeys(row["example_id"] for row in chosen))
-    first = f", the first {ROWS_SHOWN} here" if len(ids) > ROWS_SHOWN else ""
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{len(ids):,} rows** inside{first}")
-        with st.popover("Save as dataset", icon=":material/library_add:"):
-            _save(view.service, ids)
-    texts = {row["example_id"]: row for row in queries.previews(view.store, ids[:ROWS_SHOWN])}
-    places = {row["example_id"]: row for row in reversed(chosen)}
-    rows = [places[i] | texts[i] for i in ids[:ROWS_SHOWN] if i in texts]
-    _linked_table(view, rows, about, key="behind-lasso", params={})
-
-
-def _save(service: Service, ids: Sequence[int]) -> None:
-    with st.form(f"save-{_rows.identity(tuple(ids))}", border=False):
-        name = st.text_input("Name of the new dataset", max_chars=200)
-        saved = st.form_submit_button("Save", type="primary", icon=":material/library_add:")
-    if not saved:
-        return
-    try:
-        commands.create_dataset(
-            service.store, ids, name=name, kind="selection", source="Distributions", created_by=_ui.reviewer() or None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(_method(value.interval.binned for _, value in found), width="stretch")
+        st.download_button(
+            "These values as CSV",
+            data=_ui.csv_bytes(table),
+            file_name="dataset-values.csv",
+            mime="text/csv",
+            key="dataset-values-csv",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
         )
-    except AssayError as error:
-        st.error(_ui.plain(str(error)))
-        return
-    st.success(f"Saved {_ui.plain(name.strip())}: {len(ids):,} rows.")
+
+
+def _better(scorer: Mapping[str, Any]) -> str:
+    output = OUTPUTS.get(scorer["output"])
+    return _rows.ARROWS[output.direction] if output is not None else "·"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["mean"] is None:
+        return "—"
+    if row["95 % low"] is None:
+        return f"{row['mean']:.4g} (one value)"
+    return f"{row['mean']:.4g} [{row['95 % low']:.4g}, {row['95 % high']:.4g}]"
+
+
+def _method(binned: Iterable[bool]) -> str:
+    said = (
+        f"The value of a dataset is the mean over its rows that have one. In brackets: 95 % percentile interval of "
+        f"{bootstrap.RESAMPLES:,} bootstrap resamples, the same each time."
+    )
+    if any(binned):
+        said += (
+            f" Of more than {bootstrap.EXACT_UP_TO:,} values the resamples are drawn from {bootstrap.BINS} bins, which "
+            "keeps their mean and variance exact."
+        )
+    return said
 
 
 def main() -> None:
     """Render the page."""
-    wanted = st.session_state.pop("distributions_open", None)
-    if wanted is not None:
-        st.switch_page("explore.py", query_params=wanted)
+    _selection.follow()
     service = _ui.current_service()
     _ui.header("Distributions", "How a score spreads, what has no value and why, and the rows behind every bar.")
     found = queries.datasets(service.store)
@@ -368,7 +257,7 @@ def main() -> None:
     names = {row["dataset_id"]: row["name"] for row in found}
     left, right = st.columns([1, 1], vertical_alignment="bottom")
     with left:
-        datasets = _choose_datasets(_ui.dataset_names(found))
+        datasets = _choose.datasets(_ui.dataset_names(found), page="distributions")
     if not datasets:
         _ui.empty("Choose at least one dataset.")
         return
@@ -377,9 +266,9 @@ def main() -> None:
         _ui.empty(NO_SCORES, page="score.py", label="Score them")
         return
     with right:
-        scorer = _choose_scorer(scorers, label="Score", parameter="scorer")
+        scorer = _choose.scorer(scorers, label="Score", parameter="scorer", page="distributions")
     _about(scorer)
-    view = View(service, datasets, names, scorers, version)
+    view = View("Distributions", service, datasets, names, scorers, version)
     wide, narrow = st.columns([9, 5], gap="medium")
     with wide:
         bins = _show_histogram(view, scorer)
@@ -387,8 +276,12 @@ def main() -> None:
         _coverage(view, scorer)
     _rows_behind(view, bins, scorer)
     st.markdown("**Quantiles**")
-    _table_of_quantiles(view.summary(scorer), scorer["output"])
-    _scatter(view)
+    _table_of_quantiles(_summary(view, scorer), scorer["output"])
+    _dataset_values(view)
+    st.page_link(
+        "relations.py", label="Two scores of the same rows, correlations, categories", icon=":material/scatter_plot:",
+        query_params={"datasets": ".".join(map(str, datasets))},
+    )  # fmt: skip
 
 
 main()

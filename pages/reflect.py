@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -33,7 +34,8 @@ METHOD_TEXT = {
 
 def _choose_rows(service: Service) -> tuple[int, list[int], str]:
     """The dataset, the chosen example ids and a title for them."""
-    has_filter = any(name in st.query_params for name in ("ranges", "text", "datasets"))
+    asked = ("ranges", "text", "datasets", "missing", "category", "rows")
+    has_filter = any(name in st.query_params for name in asked)
     way = st.segmented_control(
         "Rows",
         list(WAYS),
@@ -94,7 +96,7 @@ def _rows_of_filter(service: Service) -> tuple[int, list[int], str]:
     except SettingsError as error:
         st.warning(_ui.plain(str(error)))
         filters = RowFilter()
-    if not (filters.ranges or filters.text):
+    if not filters.is_narrowed:
         _ui.empty(
             "Set a filter on the Explore page, then choose “Reflect on these rows” there.",
             page="explore.py",
@@ -105,10 +107,7 @@ def _rows_of_filter(service: Service) -> tuple[int, list[int], str]:
     else:
         st.caption("A filter over several datasets: pairs belong to one dataset, so choose it here.")
         dataset_id = _ui.pick_dataset(key="reflect-dataset")
-    ids = queries.matching_ids(
-        service.store,
-        RowFilter((dataset_id,), filters.text, filters.ranges, filters.sort, filters.descending),
-    )
+    ids = queries.matching_ids(service.store, replace(filters, datasets=(dataset_id,)))
     return dataset_id, ids, "filtered rows"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -78,13 +78,20 @@ class ExampleReader:
 
     schema = EXAMPLE_SCHEMA
 
-    def __init__(self, source: Source, mapping: RowMapping, batch_rows: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mapping: RowMapping,
+        batch_rows: int,
+        on_bad_row: Callable[[int, BadRow], None] = lambda row, bad: None,
+    ) -> None:
         self.report = ImportReport(
             source=source.name, container=source.container, shape=mapping.name, notes=source.notes
         )
         self._source = source
         self._mapping = mapping
         self._batch_rows = batch_rows
+        self._on_bad_row = on_bad_row
         self._batches = self._read()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -107,6 +114,7 @@ class ExampleReader:
             line, found = _read_row(mapping, raw, report.conversions)
             if isinstance(found, BadRow):
                 report.add_bad_row(found)
+                self._on_bad_row(position, found)
                 position += 1
                 continue
             for (instruction, input_text, output, metadata), exact, folded in found:
@@ -131,16 +139,23 @@ def _batch(columns: list[list[Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=EXAMPLE_SCHEMA)
 
 
-def read_examples(source: Source, mapping: RowMapping, *, batch_rows: int = 50_000) -> ExampleReader:
+def read_examples(
+    source: Source,
+    mapping: RowMapping,
+    *,
+    batch_rows: int = 50_000,
+    on_bad_row: Callable[[int, BadRow], None] = lambda row, bad: None,
+) -> ExampleReader:
     """Read all rows of ``source`` as batches of EXAMPLE_SCHEMA.
 
     Iterate over the result once; its ``report`` is complete afterwards. A batch ends at ``batch_rows`` examples or
     64 million characters, whichever comes first. Bad rows are left out and stand in the report: whoever stores the
-    batches calls ``report.require_no_bad_rows()`` before committing unless the user chose to skip them.
+    batches calls ``report.require_no_bad_rows()`` before committing unless the user chose to skip them. ``on_bad_row``
+    gets each of them with its place in the file (the report lists only the first ones).
 
     Raises:
         InputError: the mapping names a column that the source does not have; while iterating: the rest of the file
             cannot be read.
     """
     check_mapping(source, mapping)
-    return ExampleReader(source, mapping, batch_rows)
+    return ExampleReader(source, mapping, batch_rows, on_bad_row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.indicators.value import Evidence, Indicator, Output, Value, ratio_of_perplexities
+from core.indicators.value import Evidence, Indicator, Needs, Output, Value, ratio_of_perplexities
 
 
 def compute(evidence: Evidence) -> dict[str, Value]:
@@ -17,6 +17,7 @@ def compute(evidence: Evidence) -> dict[str, Value]:
 IFD = Indicator(
     key="ifd",
     title="Instruction-following difficulty (IFD)",
+    summary="How little the instruction helps the student to say the response.",
     paper="Cherry, arXiv 2308.12032; Selective Reflection-Tuning, arXiv 2402.10110",
     outputs=(
         Output(
@@ -27,10 +28,10 @@ IFD = Indicator(
             "How little the instruction helps the student to say the response: higher is harder; at or above 1 it does "
             "not help at all, and the pair may be misaligned.",
             "student",
+            (0.0, None),
         ),
     ),
-    needs_losses=frozenset({"loss_y_given_x", "loss_y"}),
-    needs_tokenizer=False,
     version="1",
     compute=compute,
+    needs=Needs(losses=frozenset({"loss_y_given_x", "loss_y"})),
 )

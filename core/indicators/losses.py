@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.indicators.value import Evidence, Indicator, Output, Value, missing
+from core.indicators.value import Evidence, Indicator, Needs, Output, Value, missing
 
 _WHAT = {
     "loss_y": "the response alone",
@@ -36,11 +36,25 @@ def _outputs() -> tuple[Output, ...]:
     for key, what in _WHAT.items():
         name = what[:1].upper() + what[1:]
         found.append(
-            Output(key, f"Loss: {what}", "neither", "nats", f"{name}: mean token loss, natural log.", "student")
+            Output(
+                key,
+                f"Loss: {what}",
+                "neither",
+                "nats",
+                f"{name}: mean token loss, natural log.",
+                "student",
+                (0.0, None),
+            )
         )
         found.append(
             Output(
-                count_key(key), f"Tokens: {what}", "neither", "tokens", f"{name}: number of scored tokens.", "student"
+                count_key(key),
+                f"Tokens: {what}",
+                "neither",
+                "tokens",
+                f"{name}: number of scored tokens.",
+                "student",
+                (0.0, None),
             )
         )
     return tuple(found)
@@ -49,10 +63,10 @@ def _outputs() -> tuple[Output, ...]:
 LOSSES = Indicator(
     key="losses",
     title="Losses",
+    summary="The mean token losses that the student's scores are made of.",
     paper="Selective Reflection-Tuning, arXiv 2402.10110",
     outputs=_outputs(),
-    needs_losses=frozenset(_WHAT),
-    needs_tokenizer=False,
     version="1",
     compute=compute,
+    needs=Needs(losses=frozenset(_WHAT)),
 )

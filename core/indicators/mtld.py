@@ -28,6 +28,7 @@ def compute(evidence: Evidence) -> dict[str, Value]:
 MTLD = Indicator(
     key="mtld",
     title="Lexical diversity (MTLD)",
+    summary="Lexical diversity of the response: how varied its words are.",
     paper="McCarthy & Jarvis 2010; Instruction Mining, arXiv 2307.06290, table 1",
     outputs=(
         Output(
@@ -37,10 +38,9 @@ MTLD = Indicator(
             "words",
             f"Mean run of words with a type-token ratio above {THRESHOLD}: higher means a more varied vocabulary.",
             "text",
+            (0.0, None),
         ),
     ),
-    needs_losses=frozenset(),
-    needs_tokenizer=False,
     version=f"1; lexicalrichness {version('lexicalrichness')}; threshold {THRESHOLD}",
     compute=compute,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.indicators.value import Evidence, Indicator, Output, Value, exp_of, missing
+from core.indicators.value import Evidence, Indicator, Needs, Output, Value, exp_of, missing
 
 
 def compute(evidence: Evidence) -> dict[str, Value]:
@@ -22,6 +22,7 @@ def compute(evidence: Evidence) -> dict[str, Value]:
 PERPLEXITY = Indicator(
     key="perplexity",
     title="Perplexity",
+    summary="How surprising the response is to the student.",
     paper="Instruction Mining, arXiv 2307.06290, table 1",
     outputs=(
         Output(
@@ -31,6 +32,7 @@ PERPLEXITY = Indicator(
             "",
             "exp of the mean token loss of the response after its prompt.",
             "student",
+            (1.0, None),
         ),
         Output(
             "perplexity_y",
@@ -39,10 +41,10 @@ PERPLEXITY = Indicator(
             "",
             "exp of the mean token loss of the response alone.",
             "student",
+            (1.0, None),
         ),
     ),
-    needs_losses=frozenset({"loss_y_given_x", "loss_y"}),
-    needs_tokenizer=False,
     version="1",
     compute=compute,
+    needs=Needs(losses=frozenset({"loss_y_given_x", "loss_y"})),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.indicators.value import Evidence, Indicator, Output, Value, ratio_of_perplexities
+from core.indicators.value import Evidence, Indicator, Needs, Output, Value, ratio_of_perplexities
 
 
 def compute(evidence: Evidence) -> dict[str, Value]:
@@ -14,6 +14,7 @@ def compute(evidence: Evidence) -> dict[str, Value]:
 R_IFD = Indicator(
     key="r_ifd",
     title="Reversed IFD (r-IFD)",
+    summary="How hard the instruction is to guess from the response.",
     paper="Selective Reflection-Tuning, arXiv 2402.10110",
     outputs=(
         Output(
@@ -24,10 +25,10 @@ R_IFD = Indicator(
             "How little the response helps the student to guess the instruction: lower means that the instruction is "
             "easier to guess from the response.",
             "student",
+            (0.0, None),
         ),
     ),
-    needs_losses=frozenset({"loss_x_given_y", "loss_x"}),
-    needs_tokenizer=False,
     version="1",
     compute=compute,
+    needs=Needs(losses=frozenset({"loss_x_given_y", "loss_x"})),
 )

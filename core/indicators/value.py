@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from core.lm import Loss
 
 Direction = Literal["higher", "lower", "neither"]
-Depends = Literal["text", "tokenizer", "student"]
+Role = Literal["student", "reward", "unieval", "embedder"]
+Depends = Literal["text", "tokenizer", "student", "reward", "unieval", "embedder"]
+
+ROLES: tuple[Role, ...] = ("student", "reward", "unieval", "embedder")
+"""What a model is asked for: losses, a reward, answers of Yes or No, an embedding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,9 @@ class Value:
 class Output:
     """One number that an indicator gives per example.
 
-    ``direction`` says which end is the better one; ``depends`` what the number follows from, and so what identifies
-    its scorer: the text alone, the tokenizer, or the student with its template and settings.
+    ``direction`` says which end is the better one; ``range`` the lowest and the highest value that can occur, None
+    where there is no such end; ``depends`` what the number follows from besides the text, and so what identifies its
+    scorer: nothing, the tokenizer of the student, or a model in one of the ``ROLES`` with its settings.
     """
 
     key: str
@@ -48,30 +53,66 @@ class Output:
     unit: str
     describes: str
     depends: Depends
+    range: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must be at hand before an indicator can be computed; by default the texts alone.
+
+    ``losses``     the student's losses of these keys (``core.spans.LOSS_KEYS``)
+    ``tokenizer``  the student's token counts
+    ``reward``     the score of a reward model
+    ``dimension``  the answer to UniEval's question of this name
+    ``neighbour``  the distance to the i-th nearest neighbour within the dataset, for this i
+    """
+
+    losses: frozenset[str] = frozenset()
+    tokenizer: bool = False
+    reward: bool = False
+    dimension: str | None = None
+    neighbour: int | None = None
+
+    @property
+    def role(self) -> Role | None:
+        """The model that must be there; None where the texts are enough."""
+        if self.losses or self.tokenizer:
+            return "student"
+        if self.reward:
+            return "reward"
+        if self.dimension is not None:
+            return "unieval"
+        return "embedder" if self.neighbour is not None else None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything an indicator may look at. ``n_tokens_*`` are None unless a tokenizer was asked for."""
+    """Everything an indicator may look at; of all but the example only what it said that it needs is there.
+
+    ``dimensions`` holds UniEval's values by the name of the question, ``distances`` those of ``Needs.neighbour`` by i.
+    """
 
     example: Example
     losses: Mapping[str, Loss] = field(default_factory=dict)
     n_tokens_output: int | None = None
     n_tokens_input: int | None = None
+    reward: Value | None = None
+    dimensions: Mapping[str, Value] = field(default_factory=dict)
+    distances: Mapping[int, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Indicator:
-    """A way to score one example. ``compute`` gives one ``Value`` for every output."""
+    """A way to score one example. ``summary`` is one line for people; ``compute`` gives a value for every output."""
 
     key: str
     title: str
+    summary: str
     paper: str
     outputs: tuple[Output, ...]
-    needs_losses: frozenset[str]
-    needs_tokenizer: bool
     version: str
     compute: Callable[[Evidence], dict[str, Value]]
+    needs: Needs = Needs()
 
 
 def exp_of(exponent: float, *, what: str) -> Value:

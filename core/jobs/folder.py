@@ -3,10 +3,14 @@
     jobs/<job id>/
         spec.json        what was asked (never changed)
         input.parquet    the rows it was asked about
+        refused.parquet  rows of a file that the importer refused, with the reasons (of headless runs)
+        base.parquet     the rows among which it looks for neighbours, with the vectors that were there
         events.jsonl     what happened, told by server and worker
         worker.log       what the worker printed
         answers.jsonl    raw answers of a teacher, as they came
         shards/00007.parquet   what was produced (00007.partial while it is written)
+        vectors/00007.parquet  embeddings of the rows of shard 7, where they were asked for
+        distances.npy    distances to neighbours of all rows, where they were asked for
         worker.lock      held by the living worker
 
 Nothing else is kept anywhere: state, speed and errors are derived from these files.
@@ -20,23 +24,28 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from core.errors import JobError
 from core.jobs.disk import disk_error, sync_directory, write_synced
 from core.jobs.events import EventReader, append_line, timestamp
-from core.jobs.secrets import redact, secret_values
 from core.jobs.spec import JobSpec
 from core.jobs.status import JobStatus, fold
+from core.jobs.tables import RowReader, damaged, opened, read_table, redacted_reasons, write_batches, write_table
 from core.jobs.watch import JobWatch
 
 _SHARD = re.compile(r"(\d{5,})\.parquet")
+_NAMES = frozenset(
+    {"spec.json", "input.parquet", "refused.parquet", "base.parquet", "distances.npy", "events.jsonl", "answers.jsonl"}
+    | {"worker.log", "worker.lock", "shards", "vectors"}
+)
+# Row groups of an input hold about so many rows: few enough to be read for one shard, enough to keep the footer short.
+_GROUP_ROWS = 256
 _LOG_BLOCK_BYTES = 1 << 16
 _LOG_SEARCH_BYTES = 16 << 20
 
@@ -52,7 +61,12 @@ class JobFolder:
         self.path = Path(path)
         self._shards = self.path / "shards"
         self._input = self.path / "input.parquet"
+        self._base = self.path / "base.parquet"
+        self._vectors = self.path / "vectors"
         self._answers = self.path / "answers.jsonl"
+        self.distances_path = self.path / "distances.npy"
+        self.refused_path = self.path / "refused.parquet"
+        self.result_path = self.path / "result.partial"
         self.spec_path = self.path / "spec.json"
         self.events_path = self.path / "events.jsonl"
         self.log_path = self.path / "worker.log"
@@ -72,25 +86,36 @@ class JobFolder:
         return str(self.path.resolve())
 
     @classmethod
-    def create(cls, path: Path | str, spec: JobSpec, input_table: pa.Table) -> JobFolder:
+    def create(
+        cls,
+        path: Path | str,
+        spec: JobSpec,
+        data: pa.Table | pa.RecordBatchReader,
+        *,
+        base: pa.RecordBatchReader | None = None,
+    ) -> JobFolder:
         """Make the folder of a new job, whole or not at all: a half-made one is never seen under its name.
 
-        ``input_table`` has ``spec.n_rows`` rows and an int64 column ``example_id``.
+        ``data`` has ``spec.n_rows`` rows and an int64 column ``example_id``; ``base`` is written beside it. A reader is
+        written batch by batch, so its rows never lie in memory together.
 
         Raises:
-            JobError: the folder exists, the table does not fit the spec, a parameter looks like a secret, or the disk
-                is full.
+            JobError: the folder exists, the rows do not fit the spec, a parameter looks like a secret, or the disk is
+                full. What a reader raises passes through.
         """
         target = Path(path)
         text = spec.to_json()
-        _check_input(target, spec, input_table)
+        if target.name != spec.job_id:
+            raise JobError(f"The folder of job {spec.job_id} must have its name, not {target.name}.")
+        if isinstance(data, pa.Table):
+            _check_rows(spec, data.num_rows)
         made = cls(target.parent / f"{HALF_MADE}{target.name}-{uuid.uuid4().hex}")
         try:
-            made._shards.mkdir(parents=True)
-            _write_table(made._input, input_table)
-            write_synced(made.spec_path, text)
-            made.append_event("submitted")
-            sync_directory(made.path)
+            made.path.mkdir(parents=True)
+            _check_rows(spec, made.write_input(data, shard_rows=spec.shard_rows))
+            if base is not None:
+                write_batches(made._base, base)
+            made._seal(text)
             if target.exists():
                 raise JobError(f"There is a job folder {target.name} already.")
             made.path.rename(target)
@@ -100,6 +125,55 @@ class JobFolder:
         finally:
             shutil.rmtree(made.path, ignore_errors=True)  # nothing is there once it was renamed
         return cls(target)
+
+    def write_input(self, data: pa.Table | pa.RecordBatchReader, *, shard_rows: int) -> int:
+        """Write the rows that the job is about, in row groups that begin where shards do; return how many they are.
+
+        Raises:
+            JobError: they have no int64 column ``example_id``.
+        """
+        if "example_id" not in data.schema.names or data.schema.field("example_id").type != pa.int64():
+            raise JobError(f"The input of job {self.job_id} has no int64 column example_id.")
+        return write_batches(self._input, data, group_rows=-(-_GROUP_ROWS // shard_rows) * shard_rows)
+
+    def seal(self, spec: JobSpec) -> None:
+        """Write the spec into a folder whose input is there: from here on it is a job. Only the worker may do so.
+
+        Raises:
+            JobError: a parameter looks like a secret, or the disk is full.
+        """
+        text = spec.to_json()
+        try:
+            self._seal(text)
+        except OSError as error:
+            raise disk_error(error, doing=f"The folder of job {spec.job_id}", then="start it again") from error
+
+    def _seal(self, spec_text: str) -> None:
+        self._shards.mkdir(exist_ok=True)
+        self.append_event("submitted")
+        partial = self.spec_path.with_suffix(".partial")
+        write_synced(partial, spec_text)
+        partial.replace(self.spec_path)
+        sync_directory(self.path)
+
+    def clear(self) -> None:
+        """Delete what a job left in the folder, all but the worker lock, which the caller holds.
+
+        Raises:
+            JobError: there is something that no job writes, or something cannot be deleted; then nothing more is.
+        """
+        try:
+            found = list(self.path.iterdir())
+            strange = [path.name for path in found if path.name not in _NAMES and path.suffix != ".partial"]
+            if strange:
+                raise JobError(f"The folder {self.path} holds {strange[0]}, which no job wrote; move the folder away.")
+            for path in found:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path != self.lock_path:
+                    path.unlink()
+        except OSError as error:
+            raise JobError(f"The folder {self.path} could not be emptied: {error.strerror or error}.") from error
 
     def remove(self) -> None:
         """Delete the folder; it is gone from its name at once, even if deleting it is cut short.
@@ -141,7 +215,115 @@ class JobFolder:
         Raises:
             JobError: the file is missing or damaged.
         """
-        return _read_table(self._input, job_id=self.job_id, columns=columns)
+        return read_table(self._input, job_id=self.job_id, columns=columns)
+
+    def input_columns(self) -> list[str]:
+        """Return the names of the input's columns.
+
+        Raises:
+            JobError: the file is missing or damaged.
+        """
+        with opened(self._input, job_id=self.job_id) as file:
+            return list(file.schema_arrow.names)
+
+    @contextlib.contextmanager
+    def reading_input(self, *, columns: Sequence[str] | None = None) -> Generator[Callable[[int, int], pa.Table]]:
+        """A function that reads the rows from ``start`` to ``stop``; it holds one row group in memory.
+
+        Raises:
+            JobError: the file is missing or damaged.
+        """
+        with opened(self._input, job_id=self.job_id) as file:
+            yield RowReader(file, columns, damaged=lambda error: damaged(self._input, self.job_id, error)).read
+
+    def base_batches(self, *, columns: Sequence[str] | None = None) -> Generator[pa.RecordBatch]:
+        """Read the rows among which neighbours are looked for, batch by batch; nothing where the job has none.
+
+        Raises:
+            JobError: the file is damaged.
+        """
+        if not self._base.exists():
+            return
+        with opened(self._base, job_id=self.job_id) as file:
+            try:
+                # Not iter_batches: it was measured to keep what it has read of the file in memory.
+                for group in range(file.num_row_groups):
+                    yield from file.read_row_group(
+                        group, columns=None if columns is None else list(columns)
+                    ).to_batches()
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(self._base, self.job_id, error) from error
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the rows among which neighbours are looked for were given with the job."""
+        return self._base.exists()
+
+    def write_vectors(self, index: int, table: pa.Table) -> None:
+        """Write the embeddings of one shard's rows: they appear whole or not at all.
+
+        Raises:
+            JobError: they cannot be written.
+        """
+        final = self._vectors / f"{index:05d}.parquet"
+        partial = final.with_suffix(".partial")
+        try:
+            self._vectors.mkdir(exist_ok=True)
+            write_table(partial, redacted_reasons(table))
+            partial.replace(final)
+            sync_directory(self._vectors)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise disk_error(error, doing=f"The vectors of shard {index} of job {self.job_id}") from error
+
+    def finished_vectors(self) -> set[int]:
+        """Return the indexes of the shards whose embeddings are on the disk, whole."""
+        return _numbers_in(self._vectors)
+
+    def read_vectors(self, index: int) -> pa.Table | None:
+        """Read the embeddings of one shard; None where none were made for it.
+
+        Raises:
+            JobError: they are damaged; the message says how to have them made again.
+        """
+        path = self._vectors / f"{index:05d}.parquet"
+        return read_table(path, job_id=self.job_id) if path.exists() else None
+
+    @property
+    def scratch_path(self) -> Path:
+        """Where a worker may keep numbers that are too many for memory; removed when the next one starts."""
+        return self.path / "scratch.partial"
+
+    def write_distances(self, distances: np.ndarray) -> None:
+        """Write the distances of all rows: they appear whole or not at all.
+
+        Raises:
+            JobError: they cannot be written.
+        """
+        partial = self.distances_path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                np.save(file, distances, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.distances_path)
+            sync_directory(self.path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise disk_error(error, doing=f"The distances of job {self.job_id}") from error
+
+    def read_distances(self) -> np.ndarray:
+        """Return the distances of all rows as a memory map.
+
+        Raises:
+            JobError: they are missing or damaged; the message says how to have them made again.
+        """
+        try:
+            return np.load(self.distances_path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise JobError(f"{self.distances_path.name} of job {self.job_id} is missing.") from error
+        except (OSError, ValueError) as error:
+            raise damaged(self.distances_path, self.job_id, error) from error
 
     def shard_ranges(self) -> list[tuple[int, int, int]]:
         """Return ``(index, start, stop)`` of each shard, in rows of the input table."""
@@ -154,12 +336,7 @@ class JobFolder:
 
     def finished_shards(self) -> set[int]:
         """Return the indexes of the shards that are on the disk, whole."""
-        try:
-            with os.scandir(self._shards) as entries:
-                matches = [_SHARD.fullmatch(entry.name) for entry in entries]
-        except FileNotFoundError:
-            return set()
-        return {int(match[1]) for match in matches if match}
+        return _numbers_in(self._shards)
 
     def read_shard(self, index: int) -> pa.Table:
         """Read one finished shard.
@@ -167,7 +344,7 @@ class JobFolder:
         Raises:
             JobError: it is missing or damaged; the message says how to have it made again.
         """
-        return _read_table(self.shard_path(index), job_id=self.job_id)
+        return read_table(self.shard_path(index), job_id=self.job_id)
 
     def write_shard(self, index: int, table: pa.Table) -> None:
         """Write one shard: it appears whole under its name, on the disk, or not at all. Tells it as an event.
@@ -188,7 +365,7 @@ class JobFolder:
         partial = final.with_suffix(".partial")
         _, start, stop = spec.shard_range(index)
         try:
-            _write_table(partial, _redacted_reasons(table))
+            write_table(partial, redacted_reasons(table))
             partial.replace(final)
             sync_directory(self._shards)
         except OSError as error:
@@ -199,8 +376,9 @@ class JobFolder:
 
     def remove_partials(self) -> None:
         """Delete what a killed worker left half written. Only the worker that holds the lock may do so."""
-        for partial in self._shards.glob("*.partial"):
-            partial.unlink(missing_ok=True)
+        for folder in (self.path, self._shards, self._vectors):
+            for partial in folder.glob("*.partial"):
+                partial.unlink(missing_ok=True)
 
     def append_event(self, event: str, **fields: Any) -> None:
         """Append one event with the time now; secrets of the environment are redacted. Safe in a signal handler.
@@ -274,45 +452,18 @@ class JobFolder:
         return descriptor
 
 
-def _check_input(path: Path, spec: JobSpec, table: pa.Table) -> None:
-    if path.name != spec.job_id:
-        raise JobError(f"The folder of job {spec.job_id} must have its name, not {path.name}.")
-    if table.num_rows != spec.n_rows:
-        raise JobError(f"Job {spec.job_id} says {spec.n_rows} rows, but its input has {table.num_rows}.")
-    if "example_id" not in table.column_names or table.schema.field("example_id").type != pa.int64():
-        raise JobError(f"The input of job {spec.job_id} has no int64 column example_id.")
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_table(path: Path, *, job_id: str, columns: Sequence[str] | None = None) -> pa.Table:
-    place = f"{path.name} of job {job_id}"
+def _numbers_in(folder: Path) -> set[int]:
     try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=None if columns is None else list(columns))
-    except FileNotFoundError as error:
-        raise JobError(f"{place} is missing.") from error
-    except (OSError, pa.ArrowException) as error:
-        remedy = "" if path.stem == "input" else f" Delete {path}, then resume the job to make it again."
-        raise JobError(f"{place} is damaged: {error}.{remedy}") from error
+        with os.scandir(folder) as entries:
+            matches = [_SHARD.fullmatch(entry.name) for entry in entries]
+    except FileNotFoundError:
+        return set()
+    return {int(match[1]) for match in matches if match}
 
 
-def _redacted_reasons(table: pa.Table) -> pa.Table:
-    if "reason" not in table.column_names or not secret_values(os.environ):
-        return table
-    position = table.column_names.index("reason")
-    reasons = table.column(position)
-    if not (pa.types.is_string(reasons.type) or pa.types.is_large_string(reasons.type)):
-        return table
-    # Reasons repeat, so the distinct ones are few.
-    encoded = pc.dictionary_encode(reasons.combine_chunks())
-    clean = pa.array([redact(text) for text in encoded.dictionary.to_pylist()], type=reasons.type)
-    return table.set_column(position, "reason", clean.take(encoded.indices))
+def _check_rows(spec: JobSpec, n_rows: int) -> None:
+    if n_rows != spec.n_rows:
+        raise JobError(f"Job {spec.job_id} says {spec.n_rows} rows, but its input has {n_rows}.")
 
 
 def _lines_backwards(path: Path) -> Generator[bytes, None, None]:

@@ -100,7 +100,7 @@ def test_typing_searches_live_and_loses_no_letter(filled: tuple[Server, list[int
 def test_the_rows_behind_a_bar_are_those_it_counts(filled: tuple[Server, list[int], int], page: Page) -> None:
     server, _, scorer_id = filled
     page.goto(f"{server.url}/distributions?scorer={scorer_id}")
-    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
     box = settled_box(page, page.locator(".js-plotly-plot").first.locator(".barlayer .point").nth(3))
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8)
     said = page.get_by_text(re.compile(r"^\d+ rows with ifd from")).first

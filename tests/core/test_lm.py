@@ -187,7 +187,7 @@ def test_unusual_models_equal_their_own_forward(family, tmp_path):
     student = Student.load(
         StudentSettings(str(tiny_models.save(tmp_path, family, **UNUSUAL[family])), template="vicuna")
     )
-    assert student._plain_head == (family not in ("gemma2", "cohere", "granite"))
+    assert student._way.plain_head == (family not in ("gemma2", "cohere", "granite"))
     assert_equal_losses(student, ROWS, within=2e-5)
 
 
@@ -301,7 +301,7 @@ def test_several_batches_at_once_give_the_same(folders):
         alone = Student.load(settings).score(ROWS * 3)
         torch.set_num_threads(3)
         student = Student.load(settings)
-        assert student._workers == 3
+        assert student._batcher.workers == 3
         assert student.score(ROWS * 3) == alone
         assert torch.get_num_threads() == 3
     finally:

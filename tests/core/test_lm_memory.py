@@ -20,14 +20,14 @@ student = Student.load(StudentSettings(sys.argv[1], template="wizardlm", max_len
 short = [Example(f"Ask {i}.", "", f"Answer number {i}.") for i in range(24)]
 long = Example("Ask.", "", "word " * 180)
 free = student.score(short)
-budget = student._budget
+budget = student._batcher.budget
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]), resource.RLIM_INFINITY))
 tight = student.score([*short, long], ["loss_y", "loss_y_given_x"])
 difference = max(abs(a[k].loss_nats - b[k].loss_nats) for a, b in zip(free, tight) for k in b)
 of_long = tight[-1]["loss_y_given_x"]
 print(json.dumps({
-    "difference": difference, "budget": [budget, student._budget],
+    "difference": difference, "budget": [budget, student._batcher.budget],
     "long": [of_long.loss_nats, of_long.n_tokens, of_long.reason, of_long.transient],
 }))
 """
@@ -35,10 +35,10 @@ print(json.dumps({
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are tried on Linux only")
 def test_the_budget_is_halved_and_a_row_that_does_not_fit_alone_is_null_and_transient(tmp_path):
-    # 16,384 numbers between the layers: 900 tokens take 59 MB for each of them, 60 tokens 4 MB.
-    folder = tiny_models.save(tmp_path, "llama", intermediate_size=16384, num_hidden_layers=1)
+    # 49,152 numbers between the layers: 900 tokens take 177 MB for each array of them, 60 tokens 12 MB.
+    folder = tiny_models.save(tmp_path, "llama", intermediate_size=49152, num_hidden_layers=1)
     done = subprocess.run(
-        [sys.executable, "-c", WORKER, str(folder), str(64 << 20)],
+        [sys.executable, "-c", WORKER, str(folder), str(96 << 20)],
         cwd=Path(__file__).parents[2],
         env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "HOME": str(tmp_path)},
         capture_output=True,

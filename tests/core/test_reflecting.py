@@ -28,7 +28,7 @@ from core.reflection import build_question
 from core.reflection_calls import carry_answers
 from core.reflection_records import SHARD_SCHEMA, ReflectedRow, from_table
 from core.reflection_replies import CODES
-from core.scoring import score_examples
+from core.scoring import Loaded, score_examples
 from core.teacher import TeacherSettings
 from tests.fake_teacher import FakeTeacher, material_of
 
@@ -182,7 +182,9 @@ def test_the_scores_of_a_pair_are_those_of_the_scorer(tmp_path: Path, student: S
         folder = make_job(tmp_path / "scores", ReflectOptions("v2", teacher_settings(server), student), examples(2))
         [row, _] = do(folder)
     pair = row.pairs[1]
-    [expected] = score_examples([pair.candidate], indicators=("ifd", "r_ifd"), student=Student.load(student))
+    [expected] = score_examples(
+        [pair.candidate], indicators=("ifd", "r_ifd"), loaded=Loaded(student=Student.load(student))
+    )
     stored = {score.output: score.value for score in pair.score_values if score.which == "candidate"}
     assert set(stored) == set(expected)
     assert {"ifd", "r_ifd", "loss_y", "loss_y_given_x", "loss_x", "loss_x_given_y"} <= set(stored)

@@ -82,15 +82,6 @@ def test_two_datasets_share_their_bins(store: Store) -> None:
         assert edges[0][number] == edges[1][number]
 
 
-def test_size_to_score_agrees_with_the_rows_of_the_job(store: Store) -> None:
-    dataset_id, _ = scored(store, [1.0, None, 2.0])
-    for identities in ([Identity("ifd", "ifd").key], ["unknown"]):
-        rows = queries.rows_to_score(store, dataset_id=dataset_id, identities=identities)
-        size = queries.size_to_score(store, dataset_id=dataset_id, identities=identities)
-        assert size["n_rows"] == rows.num_rows
-        assert size["n_characters"] == sum(len(text) for text in rows["instruction"].to_pylist())
-
-
 def test_version_changes_with_what_pages_remember(store: Store) -> None:
     seen = [queries.version(store)]
     dataset_id, _ = scored(store, [1.0, 2.0])

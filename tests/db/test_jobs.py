@@ -13,17 +13,19 @@ from core.jobs.folder import JobFolder
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
 from core.reflection_records import Call, Failure, Final, PairRecord, PairScores, ReflectedRow, ScoreValue, to_table
+from core.scoring import Models
 from db import collecting, commands, jobs, queries, review
 from db.store import Store, rows
 from tests.db.conftest import EXAMPLES, batch
 
 
 def _plan(store: Store, dataset_id: int, *indicators: str) -> jobs.ScorePlan:
-    return jobs.plan_score(store, dataset_id=dataset_id, indicators=indicators, student=None)
+    return jobs.plan_score(store, dataset_id=dataset_id, indicators=indicators, models=Models())
 
 
 def _submit(store: Store, path: Path, dataset_id: int, plan: jobs.ScorePlan) -> JobFolder:
-    return jobs.submit_score(store, path, dataset_id=dataset_id, plan=plan, title="t")
+    [folder] = jobs.submit_score(store, path, dataset_id=dataset_id, plan=plan, title="t")
+    return folder
 
 
 def _shard(folder: JobFolder, values: list[tuple[str, float | None, str | None, bool]]) -> pa.Table:

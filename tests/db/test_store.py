@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,9 @@ def test_a_failing_migration_leaves_neither_tables_nor_record(store: Store) -> N
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        migrate(store.engine, migrations=(*MIGRATIONS, Migration(2, "broken", broken)))
+        migrate(store.engine, migrations=(*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "broken", broken)))
     with store.read() as connection:
-        assert scalar(connection, "select count(*) from migrations") == 1
+        assert scalar(connection, "select count(*) from migrations") == len(MIGRATIONS)
         assert scalar(connection, "select count(*) from duckdb_tables() where table_name = 'half_done'") == 0
 
 
@@ -78,8 +79,17 @@ def test_migrations_are_numbered_without_gaps_and_run_once(store: Store) -> None
     with store.read() as connection:
         assert scalar(connection, "select count(*) from migrations") == len(MIGRATIONS)
         tables = {row[0] for row in connection.execute(text("select table_name from duckdb_tables()"))}
-    assert {"examples", "datasets", "members", "scores", "decisions", "pairs"} <= tables
+    assert {"examples", "datasets", "members", "scores", "decisions", "pairs", "embeddings"} <= tables
     assert len(schema.V1) > len(tables)
+
+
+def test_a_store_of_the_first_schema_gets_what_came_later(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "assay.duckdb")) as store, store.write() as connection:
+        connection.execute(text("drop table embeddings"))
+        connection.execute(text("delete from migrations where number > 1"))
+    with closing(Store(tmp_path / "assay.duckdb")) as store, store.read() as connection:
+        assert store.schema == len(MIGRATIONS)
+        assert scalar(connection, "select count(*) from embeddings") == 0
 
 
 def test_a_score_without_value_and_without_reason_is_refused(store: Store) -> None:

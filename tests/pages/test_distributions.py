@@ -35,12 +35,12 @@ def test_unscored_rows_lead_to_the_score_page(half_scored_home: Service, run_pag
 
 
 @pytest.mark.parametrize("home", ["half_scored_home", "failed_job_home"])
-def test_histogram_coverage_and_scatter_of_a_scored_dataset(
+def test_histogram_and_coverage_of_a_scored_dataset(
     home: str, run_page: RunPage, request: pytest.FixtureRequest
 ) -> None:
     service: Service = request.getfixturevalue(home)
     page = run_page("distributions", datasets=str(dataset_of(service, DATASET)))
-    assert figures(page) == 3
+    assert figures(page) == 2
     assert "of 24 rows have a value" in words(page)
     tables = [frame.value for frame in page.dataframe]
     coverage = next(table for table in tables if "… unscored" in table)
@@ -58,7 +58,7 @@ def test_the_scorer_of_a_link_is_chosen(half_scored_home: Service, run_page: Run
 
 
 def test_a_broken_link_shows_the_default(half_scored_home: Service, run_page: RunPage) -> None:
-    page = run_page("distributions", datasets="x.999", scorer="no", x="99")
+    page = run_page("distributions", datasets="x.999", scorer="no", scorers="99")
     assert page.multiselect[0].value == [queries.datasets(half_scored_home.store)[0]["dataset_id"]]
 
 
@@ -67,6 +67,19 @@ def test_no_dataset_chosen_is_said(half_scored_home: Service, run_page: RunPage)
     page.multiselect[0].set_value([]).run()
     assert not page.exception
     assert "Choose at least one dataset" in words(page)
+
+
+def test_the_value_of_a_dataset_is_its_mean_with_an_interval(half_scored_home: Service, run_page: RunPage) -> None:
+    """Twelve rows are scored: row 5 has no value by anything, row 2 none by IFD; the other twelve are unscored."""
+    page = run_page("distributions", datasets=str(dataset_of(half_scored_home, DATASET)))
+    values = next(frame.value for frame in page.dataframe if "mean [95 %]" in frame.value).set_index("indicator")
+    ifd = next(name for name in values.index if name.startswith("ifd"))
+    assert list(values.loc[ifd, ["values", "NULL", "unscored"]]) == [10, 2, 12]
+    expected = sum(0.4 + 0.05 * i for i in range(12) if i not in (2, 5)) / 10
+    assert values.loc[ifd, "mean"] == pytest.approx(expected)
+    assert values.loc[ifd, "95 % low"] < expected < values.loc[ifd, "95 % high"]
+    assert "bootstrap" in words(page)
+    assert len(values) == 4
 
 
 def test_two_datasets_are_compared(half_scored_home: Service, run_page: RunPage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.filters import RowFilter
+from core.filters import Category, NoValue, RowFilter
 from db import commands, queries
 from db.service import Service
 from tests.pages.conftest import RunPage
@@ -163,6 +163,64 @@ def test_a_name_that_is_taken_is_refused(half_scored_home: Service, run_page: Ru
     next(b for b in page.button if b.label == "Save").click().run()
     assert not page.exception
     assert "already" in words(page)
+
+
+def test_rows_without_a_value_are_found_by_kind_and_reason(half_scored_home: Service, run_page: RunPage) -> None:
+    store, ifd = half_scored_home.store, scorer_of(half_scored_home, "ifd")
+    page = run_page("explore")
+    page.multiselect(key="explore-without").set_value([ifd]).run()
+    assert not page.exception
+    assert len(table(page)) == queries.count_rows(store, RowFilter(missing=(NoValue(ifd),))) == 2
+    assert params(page)["missing"] == f"{ifd}:null:"
+    reasons = page.selectbox(key=f"explore-reason-{ifd}")
+    assert len(reasons.options) == 2
+    reasons.set_value("The response is empty: there is no token to score.").run()
+    assert len(table(page)) == 2
+    page.segmented_control(key=f"explore-kind-{ifd}").set_value("unscored").run()
+    assert not page.exception
+    assert len(table(page)) == 18
+    assert params(page)["missing"] == f"{ifd}:unscored:"
+
+
+def test_rows_of_a_category_are_found(half_scored_home: Service, run_page: RunPage) -> None:
+    store = half_scored_home.store
+    page = run_page("explore")
+    page.selectbox(key="explore-column").set_value("category").run()
+    assert len(table(page)) == 30  # a column without a chosen value does not filter
+    page.multiselect(key="explore-values").set_value(["=kind 1"]).run()
+    assert not page.exception
+    wanted = RowFilter(category=Category("category", ("kind 1",)))
+    assert len(table(page)) == queries.count_rows(store, wanted) == 10
+    assert params(page) == wanted.to_params()
+    page.selectbox(key="explore-column").set_value(None).run()
+    assert not page.exception
+    assert params(page) == {}
+
+
+def test_a_link_restores_what_is_missing_a_category_and_marked_rows(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    store, ifd = half_scored_home.store, scorer_of(half_scored_home, "ifd")
+    ids = tuple(sorted(row["example_id"] for row in queries.page_of_rows(store, RowFilter()).rows))[:20]
+    wanted = RowFilter(
+        missing=(NoValue(ifd, "null", "The response is empty: there is no token to score."),),
+        category=Category("category", ("kind 2", None, "not there")),
+        ids=ids,
+    )
+    page = run_page("explore", **wanted.to_params())
+    assert params(page) == wanted.to_params()
+    assert not page.warning
+    assert len(table(page)) == queries.count_rows(store, wanted) > 0
+    assert "**20 rows** marked in a chart" in words(page)
+    page.button(key="explore-ids-off").click().run()
+    assert not page.exception
+    assert "rows" not in params(page)
+
+
+def test_a_link_to_rows_without_a_score_that_is_gone_warns(half_scored_home: Service, run_page: RunPage) -> None:
+    page = run_page("explore", missing="999:null:")
+    assert "not in the store" in words(page)
+    assert len(table(page)) == 30
 
 
 def test_a_dataset_removed_meanwhile_drops_out_of_the_filter(half_scored_home: Service, run_page: RunPage) -> None:

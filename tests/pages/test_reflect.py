@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs, sample
+from core.filters import Category, RowFilter
+from db import jobs, queries, sample
 from db.service import Service
 from tests.pages.conftest import RunPage
 
@@ -74,3 +75,12 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown(
     assert any("never the key itself" in error.value for error in page.error)
     assert "sk-live" not in _shown(page)
     assert not [b for b in page.button if b.label.startswith("Reflect on")]
+
+
+def test_every_part_of_a_filter_from_explore_counts(half_scored_home: Service, run_page: RunPage) -> None:
+    """The page took over text and ranges alone: a link to one category of rows chose the whole dataset."""
+    wanted = RowFilter(datasets=(1,), category=Category("category", ("kind 1",)), ids=(1, 2, 3, 4, 5, 6))
+    n_rows = queries.count_rows(half_scored_home.store, wanted)
+    page = run_page("reflect", **wanted.to_params())
+    assert not page.exception
+    assert int({m.label: m.value for m in page.metric}["Rows"]) == n_rows == 2

@@ -13,8 +13,15 @@ def test_counts_words_characters_and_tokens():
         "length_words": 3.0,
         "length_chars": 17.0,
         "length_input": 3.0,
+        "length_input_words": 2.0,
+        "length_input_chars": 10.0,
     }
     assert list(values) == [output.key for output in LENGTH.outputs]
+
+
+def test_the_input_counts_to_what_was_asked():
+    values = compute(Evidence(Example("Sort them.", "b a c", ""), n_tokens_output=0, n_tokens_input=15))
+    assert (values["length_input_words"].value, values["length_input_chars"].value) == (5.0, 15.0)
 
 
 def test_an_empty_response_has_length_zero():
@@ -28,4 +35,6 @@ def test_only_token_counts_depend_on_a_tokenizer():
         "length_words": "text",
         "length_chars": "text",
         "length_input": "tokenizer",
+        "length_input_words": "text",
+        "length_input_chars": "text",
     }

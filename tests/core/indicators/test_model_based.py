@@ -1,4 +1,4 @@
-"""Perplexity, IFD and r-IFD are made of losses; a NULL loss makes them NULL with its reason, never 0."""
+"""Indicators that are made of what models say; a NULL of a model makes them NULL with its reason, never 0."""
 
 import math
 
@@ -6,11 +6,26 @@ import pytest
 
 from core.errors import SettingsError
 from core.example import Example
-from core.indicators import INDICATORS, LOSSES, OUTPUTS, Evidence, Value, chosen, losses_needed, outputs_of
+from core.indicators import (
+    INDICATORS,
+    KNN,
+    LOSSES,
+    MOST_NEIGHBOURS,
+    OUTPUTS,
+    Evidence,
+    Value,
+    chosen,
+    losses_needed,
+    outputs_of,
+    roles_needed,
+)
+from core.indicators.coherence import compute as coherence
 from core.indicators.ifd import compute as ifd
+from core.indicators.ifd_loss import compute as ifd_loss
 from core.indicators.losses import compute as losses
 from core.indicators.perplexity import compute as perplexity
 from core.indicators.r_ifd import compute as r_ifd
+from core.indicators.reward import compute as reward
 from core.lm import LOSS_KEYS, Loss
 
 EXAMPLE = Example("Ask.", "", "Answer.")
@@ -72,14 +87,56 @@ def test_a_value_is_a_finite_number_or_has_a_reason():
         Value(float("nan"))
 
 
+def test_the_loss_ratio_is_no_ratio_of_perplexities():
+    seen = evidence(loss_y_given_x=Loss(2.0, 5), loss_y=Loss(2.5, 5))
+    assert ifd_loss(seen)["ifd_loss"].value == pytest.approx(0.8)
+    assert ifd_loss(evidence(loss_y=NONE))["ifd_loss"] == Value(None, NONE.reason)
+    certain = ifd_loss(evidence(loss_y=Loss(0.0, 5)))["ifd_loss"]
+    assert (certain.value, certain.transient) == (None, False)
+    assert "loss of 0" in str(certain.reason)
+
+
+def test_what_other_models_say_is_passed_on_with_its_reason():
+    lost = Value(None, "Out of memory.", transient=True)
+    assert reward(Evidence(EXAMPLE, reward=Value(-1.5))) == {"reward": Value(-1.5)}
+    assert reward(Evidence(EXAMPLE, reward=lost)) == {"reward": lost}
+    assert coherence(Evidence(EXAMPLE, dimensions={"coherence": lost})) == {"coherence": lost}
+    assert KNN[6].compute(Evidence(EXAMPLE, distances={6: Value(0.25), 1: lost})) == {"knn_6": Value(0.25)}
+
+
 def test_the_list_of_indicators_and_their_outputs():
-    assert [one.key for one in INDICATORS] == ["length", "mtld", "perplexity", "ifd", "r_ifd"]
-    assert len(OUTPUTS) == sum(len(one.outputs) for one in (*INDICATORS, LOSSES))
-    assert losses_needed(["length", "mtld"]) == ()
+    of_the_paper = ["length", "mtld", "knn_6", "reward", "naturalness", "coherence", "understandability", "perplexity"]
+    keys = [one.key for one in INDICATORS]
+    assert [key for key in keys if key in {*of_the_paper, "ifd", "ifd_loss", "r_ifd"}] == [
+        *of_the_paper,
+        *("ifd", "ifd_loss", "r_ifd"),
+    ]
+    assert len(keys) == len(set(keys))
+    others = [one for one in INDICATORS if one.needs.neighbour is None]
+    assert len(OUTPUTS) == sum(len(one.outputs) for one in (*others, LOSSES)) + MOST_NEIGHBOURS
+    assert losses_needed(["length", "mtld", "knn_6", "reward"]) == ()
     assert losses_needed(["ifd"]) == ("loss_y", "loss_y_given_x")
     assert losses_needed(["r_ifd", "ifd"]) == LOSS_KEYS
     keys = [output.key for _, output in outputs_of(["ifd"])]
     assert keys == ["ifd", "loss_y", "n_tokens_y", "loss_y_given_x", "n_tokens_y_given_x"]
+
+
+def test_an_indicator_says_which_model_it_needs():
+    assert roles_needed(["mtld"]) == ()
+    assert roles_needed(["knn_50", "length"]) == ("student", "embedder")
+    assert roles_needed([one.key for one in INDICATORS]) == ("student", "reward", "unieval", "embedder")
+    for one in INDICATORS:
+        for output in one.outputs:
+            expected = {"text": None, "tokenizer": "student"}.get(output.depends, output.depends)
+            assert expected in (None, one.needs.role), output.key
+            low, high = output.range
+            assert low is None or high is None or low < high
+
+
+def test_any_neighbour_from_1_to_50_can_be_asked_for_beside_others():
+    assert [one.key for one in chosen(["knn_50", "knn_1", "mtld"])] == ["mtld", "knn_1", "knn_50"]
+    with pytest.raises(SettingsError, match="knn_51"):
+        chosen(["knn_51"])
 
 
 @pytest.mark.parametrize("keys", [[], ["ifd", "nonsense"]])

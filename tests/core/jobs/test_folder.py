@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,6 +43,84 @@ def test_a_folder_that_would_be_wrong_is_not_made_at_all(jobs_path: Path, spec, 
     with pytest.raises(JobError, match=says):
         JobFolder.create(jobs_path / "job-1", spec, table)
     assert not jobs_path.exists() or not list(jobs_path.iterdir())
+
+
+def test_a_reader_is_written_in_groups_that_begin_where_shards_do(jobs_path: Path) -> None:
+    """A million rows came as one table and one row group: server and worker held all of them."""
+    spec = make_spec(n_rows=1000, shard_rows=100)
+    table = make_input(1000)
+    batches = [table.slice(start, 37).to_batches()[0] for start in range(0, 1000, 37)]
+    folder = JobFolder.create(jobs_path / "job-1", spec, pa.RecordBatchReader.from_batches(table.schema, batches))
+    assert folder.input_table().equals(table)
+    with pq.ParquetFile(folder.path / "input.parquet") as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert sizes == [300, 300, 300, 100]
+    with folder.reading_input(columns=["output"]) as read:
+        for start, stop in [(0, 100), (290, 310), (250, 950), (999, 1000), (5, 5), (900, 1000)]:
+            assert read(start, stop).equals(table.select(["output"]).slice(start, stop - start)), (start, stop)
+
+
+def test_a_reader_with_too_few_rows_makes_no_folder(jobs_path: Path) -> None:
+    with pytest.raises(JobError, match="says 10 rows, but its input has 9"):
+        JobFolder.create(jobs_path / "job-1", make_spec(), make_input(9).to_reader())
+    assert list(jobs_path.iterdir()) == []
+
+
+def test_an_error_of_a_reader_passes_through_and_makes_no_folder(jobs_path: Path) -> None:
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield make_input(5).to_batches()[0]
+        raise RuntimeError("the store was closed")
+
+    reader = pa.RecordBatchReader.from_batches(make_input().schema, broken())
+    with pytest.raises(RuntimeError, match="the store was closed"):
+        JobFolder.create(jobs_path / "job-1", make_spec(), reader)
+    assert list(jobs_path.iterdir()) == []
+
+
+def test_a_folder_without_a_spec_is_no_job_yet(jobs_path: Path) -> None:
+    """Filled in place, under the lock: the spec is written last and says that the rows are whole."""
+    folder = JobFolder(jobs_path / "job-1")
+    folder.path.mkdir(parents=True)
+    assert folder.write_input(make_input(), shard_rows=3) == 10
+    with pytest.raises(JobError, match=r"has no spec\.json"):
+        folder.spec()
+    folder.seal(make_spec())
+    assert folder.status().state == "queued"
+    assert folder.finished_shards() == set()
+
+
+def test_a_folder_is_cleared_of_what_a_job_wrote_and_of_nothing_else(jobs_path: Path) -> None:
+    folder = make_folder(jobs_path)
+    lock = folder.try_lock()
+    assert lock is not None
+    folder.scratch_path.touch()
+    (folder.path / "notes.txt").touch()
+    with pytest.raises(JobError, match=r"notes\.txt, which no job wrote"):
+        folder.clear()
+    assert folder.spec_path.exists()
+    (folder.path / "notes.txt").unlink()
+    folder.clear()
+    assert [path.name for path in folder.path.iterdir()] == ["worker.lock"]
+    os.close(lock)
+
+
+def test_vectors_and_distances_appear_whole(jobs_path: Path) -> None:
+    folder = make_folder(jobs_path)
+    assert folder.read_vectors(2) is None
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(6, dtype=np.float32)), 2)
+    folder.write_vectors(2, pa.table({"example_id": pa.array([106, 107, 108], pa.int64()), "vector": vectors}))
+    read = folder.read_vectors(2)
+    assert read is not None
+    assert read["vector"].to_pylist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    assert folder.finished_vectors() == {2}
+    folder.write_distances(np.array([[1.0, np.nan]]))
+    assert np.array_equal(folder.read_distances(), [[1.0, np.nan]], equal_nan=True)
+    folder.distances_path.write_bytes(b"half")
+    with pytest.raises(JobError, match=r"distances\.npy of job job-1 is damaged.*Delete .* then resume"):
+        folder.read_distances()
+    (folder.path / "vectors" / "00003.partial").touch()
+    folder.remove_partials()
+    assert [path.name for path in (folder.path / "vectors").iterdir()] == ["00002.parquet"]
 
 
 def test_a_second_job_of_the_same_name_leaves_the_first_alone(jobs_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Coherence of the response by UniEval's dialogue task [UE, arXiv 2210.07197; IM, table 1]."""
+
+from __future__ import annotations
+
+from core.indicators.value import Evidence, Indicator, Needs, Output, Value
+
+
+def compute(evidence: Evidence) -> dict[str, Value]:
+    """Return P(Yes) / (P(Yes) + P(No)) of the published question; see ``core.unieval``."""
+    return {"coherence": evidence.dimensions["coherence"]}
+
+
+COHERENCE = Indicator(
+    key="coherence",
+    title="Coherence (UniEval)",
+    summary="Whether the response fits what was asked.",
+    paper="UniEval, arXiv 2210.07197; Instruction Mining, arXiv 2307.06290, table 1",
+    outputs=(
+        Output(
+            "coherence",
+            "Coherence",
+            "higher",
+            "",
+            "UniEval's answer to: Is this a coherent response given the dialogue history? From 0 (No) to 1 (Yes).",
+            "unieval",
+            (0.0, 1.0),
+        ),
+    ),
+    version="1",
+    compute=compute,
+    needs=Needs(dimension="coherence"),
+)
