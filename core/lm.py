@@ -30,13 +30,17 @@ LM_VERSION = "1"
 """Changes whenever a loss may come out differently; part of every scorer that stands on a student."""
 
 
+CPU_PACKED_TOKENS = 2 * CPU_BATCH_TOKENS
+"""On a CPU: packed rows are not padded, and a larger batch runs the shared beginning of its prompts less often."""
+
+
 @dataclass(frozen=True)
 class StudentSettings:
     """A student: which model, and how it is asked.
 
     ``model`` is a hub id or a local folder; ``revision`` a commit, or the digest that a folder must have;
     ``max_length`` the longest text in tokens; ``batch_tokens`` the budget of one batch in tokens, of which a CPU
-    uses no more than ``CPU_BATCH_TOKENS``.
+    uses no more than ``CPU_PACKED_TOKENS`` (``CPU_BATCH_TOKENS`` where rows are padded).
     """
 
     model: str
@@ -93,7 +97,8 @@ class Student:
         if on_cpu:
             use_onednn(model)
         self._way = find_way(model, name=self.settings.model, longest=self.settings.max_length)
-        budget = min(self.settings.batch_tokens, CPU_BATCH_TOKENS) if on_cpu else self.settings.batch_tokens
+        most = CPU_PACKED_TOKENS if self._way.packed else CPU_BATCH_TOKENS
+        budget = min(self.settings.batch_tokens, most) if on_cpu else self.settings.batch_tokens
         # On a GPU a second thread lays out the next batch meanwhile.
         workers = torch.get_num_threads() if on_cpu else 2
         if not self._way.plain_head:  # its hook on the model's head does not bear two batches at once

@@ -349,8 +349,9 @@ def can_pack(model: PreTrainedModel, *, longest: int) -> tuple[bool, int | None]
     if longest < _PROBE_PREFIX + max(_PROBE_LENGTHS):
         return False, None
     before = model.config._attn_implementation
-    sequences, wanted = _probe(model.get_input_embeddings().weight.shape[0]), [4] * len(_PROBE_LENGTHS)
-    expected = _wanted_logits(model, sequences, wanted)
+    n_words = model.get_input_embeddings().weight.shape[0]
+    probes, wanted = (_probe(n_words, 0), _probe(n_words, 1)), [4] * len(_PROBE_LENGTHS)
+    expected = _wanted_logits(model, probes[0], wanted)
     AttentionInterface.register(ATTENTION, _attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     try:
@@ -360,19 +361,26 @@ def can_pack(model: PreTrainedModel, *, longest: int) -> tuple[bool, int | None]
     if model.config.get_text_config()._attn_implementation == ATTENTION:
         n_layers = _narrow_last_layer(model)
         for attempt in dict.fromkeys((n_layers, None)):
-            found = _packed_logits(model, sequences, wanted, n_layers=attempt)
-            if found is not None and _same(found, expected, model.dtype):
+            found, beside_others = (_packed_logits(model, one, wanted, n_layers=attempt) for one in probes)
+            if found is None or beside_others is None or not _close(found, expected, model.dtype):
+                continue
+            if _close(beside_others[: wanted[0]], found[: wanted[0]], model.dtype, stricter=10.0):
                 return True, attempt
     model.set_attn_implementation(before)
     return False, None
 
 
-def _probe(n_words: int) -> list[list[int]]:
-    """Sequences of different lengths that begin alike."""
+def _probe(n_words: int, variant: int) -> list[list[int]]:
+    """Sequences of different lengths that begin alike; the first one is the same in every variant, the others are not.
+
+    In two variants the first must have the same outputs: what stands beside it must not reach it.
+    """
     text = [(i * 7919 + 11) % n_words for i in range(_PROBE_PREFIX + sum(_PROBE_LENGTHS))]
-    found, first = [], _PROBE_PREFIX
+    found: list[list[int]] = []
+    first = _PROBE_PREFIX
     for length in _PROBE_LENGTHS:
-        found.append(text[:_PROBE_PREFIX] + text[first : first + length])
+        shift = variant * n_words // 3 if found else 0
+        found.append(text[:_PROBE_PREFIX] + [(token + shift) % n_words for token in text[first : first + length]])
         first += length
     return found
 
@@ -398,13 +406,17 @@ def _packed_logits(
         return None  # it is run padded instead
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+def _close(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, *, stricter: float = 1.0) -> bool:
+    """Whether logits are equal up to rounding: their root mean square difference against the spread of all.
+
+    Two ways of computing a bfloat16 model of 12 layers were 0.03 apart, each as far from the float32 model as from the
+    other; attention to wrong tokens makes a difference of 1 or so.
+    """
     import torch
 
-    if found.shape != expected.shape:
-        return False
-    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    return float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
+    tolerance = (1e-4 if dtype == torch.float32 else 0.15) / stricter
+    apart = (found - expected).square().mean().sqrt()
+    return found.shape == expected.shape and bool(apart <= tolerance * expected.std())
 
 
 _LAYERS = ("layers", "h")
@@ -433,6 +445,8 @@ def _narrow_last_layer(model: PreTrainedModel) -> int | None:
 
 
 def _narrow(part: torch.nn.Module) -> None:
+    if "forward" in vars(part):
+        return  # it was done before
     whole = part.forward
 
     def forward(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

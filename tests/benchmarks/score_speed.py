@@ -8,7 +8,7 @@ loss one forward of batch 1 in float32, logits at every position, hidden states 
 
 The floor is the time that the arithmetic alone would take: 2 operations per token and weight of the layers, and per
 scored token and weight of the head, over the rate of matrix products measured here. Each side is run ``--repeats``
-times in turn and its fastest run counts, because the machine may have other work to do.
+times and its fastest run counts, because the machine may have other work to do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from core.example import Example
 from core.lm import LOSS_KEYS, Loss, Student, StudentSettings
-from core.models import load_config, load_weights, locate
+from core.models import load_config, load_tokenizer, load_weights, locate
 from core.prompts import forward_prompt, reverse_prompt
 from core.spans import Span
 
@@ -154,22 +154,22 @@ def worst_difference(scores: list[dict[str, Loss]], expected: list[dict[str, flo
 def measure(folder: str, dtypes: list[str], examples: list[Example], *, repeats: int, batch_tokens: int) -> None:
     """Print the table of one model."""
     located = locate(folder)
+    tokenizer: Any = load_tokenizer(located)
     plain: Any = load_weights(located, load_config(located), dtype="float32", device="cpu")
-    students = {
-        dtype: Student.load(StudentSettings(folder, dtype=dtype, batch_tokens=batch_tokens)) for dtype in dtypes
+    sides: dict[str, Callable[[], Any]] = {
+        "baseline": lambda: [baseline_losses(plain, tokenizer, one, max_length=1024) for one in examples]
     }
-    tokenizer = next(iter(students.values())).tokenizer
     best: dict[str, float] = {}
     scores: dict[str, Any] = {}
-    for _ in range(repeats):
-        sides: dict[str, Callable[[], Any]] = {
-            "baseline": lambda: [baseline_losses(plain, tokenizer, one, max_length=1024) for one in examples]
-        }
-        for dtype, student in students.items():
-            student.encoder.forget()
-            sides[dtype] = functools.partial(student.score, examples)
-        for name, act in sides.items():
-            scores[name], seconds = _timed(act)
+    students: dict[str, Student] = {}
+    for name in ("baseline", *dtypes):  # a student's way with memory would help the baseline too, so that comes first
+        if name != "baseline":
+            students[name] = Student.load(StudentSettings(folder, dtype=name, batch_tokens=batch_tokens))
+            sides[name] = functools.partial(students[name].score, examples)
+        for _ in range(repeats):
+            if name != "baseline":
+                students[name].encoder.forget()
+            scores[name], seconds = _timed(sides[name])
             best[name] = min(seconds, best.get(name, seconds))
     size = plain.config.hidden_size
     print(f"{'':>10} {'rows/s':>9} {'ratio':>7} {'worst loss':>11} {'GFLOP/s':>9} {'of the floor':>13}")

@@ -66,6 +66,35 @@ def test_families_are_packed_and_give_the_losses_of_padded_rows(tmp_path, family
     assert _worst(student.score(ROWS), _padded(student)) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_packed_too(tmp_path, dtype):
+    """A probe by the largest difference once took the rounding of 12 layers for another model, and padded."""
+    folder = tiny_models.save(tmp_path, "llama", num_hidden_layers=12)
+    student = Student.load(StudentSettings(str(folder), template="alpaca", dtype=dtype))
+    assert student._way.packed
+    assert _worst(student.score(ROWS), _padded(student)) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_probe_sees_attention_that_strays(tmp_path, monkeypatch, dtype):
+    """Were sequences not kept apart, the model must not be packed, in any precision."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models.save(tmp_path, "llama"), dtype=dtype).eval()
+    kept = packing._on_cpu
+
+    def stray(query, key, value, layout, **options):
+        """As if all were one sequence."""
+        n = query.shape[1]
+        whole = packing.Packing.of(n_prefix=0, lengths=[n], wanted=[n], device=query.device, n_layers=None)
+        return kept(query, key, value, whole, **{**options, "narrow": False})
+
+    monkeypatch.setattr(packing, "_on_cpu", stray)
+    assert packing.can_pack(model, longest=100) == (False, None)
+    monkeypatch.undo()
+    assert packing.can_pack(model, longest=100) == (True, 2)
+
+
 @pytest.mark.parametrize("family", PADDED)
 def test_models_with_another_kind_of_attention_are_padded_and_keep_their_own(tmp_path, family):
     folder = tiny_models.save(tmp_path, family, **PADDED[family])
