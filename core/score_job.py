@@ -38,6 +38,7 @@ SHARD_ROWS = {"cpu": 256, "cuda": 1024}
 """Rows of a shard, by device: what is sorted together, what is kept once it is done, and what a kill may cost."""
 
 _NOTE_SECONDS = 1.0
+_MOST_TITLES = 3
 
 
 def read_params(spec: JobSpec) -> tuple[list[str], Models]:
@@ -100,12 +101,17 @@ def score_folder(folder: JobFolder, *, indicators: Sequence[str], models: Models
     asked = wanted.any_row
     loaded = Loaded.load(asked, models, note=report.note) if asked else Loaded()
     if asked:
-        report.note(f"Scoring {', '.join(one.title for one in chosen(asked))}")
+        report.note(f"Scoring {_named([one.title for one in chosen(asked)])}")
     distances = Distances(folder, neighbours) if neighbours else None
     done = sum(stop - start for index, start, stop in ranges if index in finished)
     with folder.reading_input(columns=("example_id", "instruction", "input", "output")) as rows:
         work = _Work(loaded, wanted, distances, rows=rows, folder=folder, report=report, done=done)
         run_pipeline(missing, read=work.read, work=work.score, write=work.write)
+
+
+def _named(titles: Sequence[str]) -> str:
+    """A few titles, or how many they are: the note stands on one line."""
+    return ", ".join(titles) if len(titles) <= _MOST_TITLES else f"{len(titles)} indicators"
 
 
 def _paced(report: Progress) -> Callable[[str], None]:

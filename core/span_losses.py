@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from core import packing
 from core.errors import ModelError
 from core.fast_linear import linear
+from core.packing_probe import can_pack
 from core.spans import Span
 
 if TYPE_CHECKING:
@@ -216,5 +217,5 @@ def find_way(model: PreTrainedModel, *, name: str, longest: int) -> Way:
     if half and float((early - changed_early).abs().max()) > tolerance * float(early.abs().max()):
         raise ModelError(f"{name} lets later tokens change earlier ones: it is not a causal language model.")
     same_logits = torch.equal(seen["output"].to(logits.dtype), logits)
-    packed, n_layers = packing.can_pack(model, longest=longest)
+    packed, n_layers = can_pack(model, longest=longest)
     return Way(same_logits and torch.equal(seen["input"], hidden), packed, n_layers)

@@ -27,6 +27,7 @@ def take(page: Page, url: str, *, dataset: int, rows: Path | None) -> None:
     for name, path in (
         ("home", ""),
         ("distributions", f"distributions?dataset={dataset}"),
+        ("relations", f"relations?datasets={dataset}"),
         ("explore", f"explore?datasets={dataset}"),
         ("score", f"score?dataset={dataset}"),
         ("reflect", "reflect?dataset=2"),

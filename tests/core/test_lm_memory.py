@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.core import tiny_models
+from tests.core.tight_memory import run_program
 
 WORKER = """
 import json, resource, sys
@@ -37,16 +35,7 @@ print(json.dumps({
 def test_the_budget_is_halved_and_a_row_that_does_not_fit_alone_is_null_and_transient(tmp_path):
     # 49,152 numbers between the layers: 900 tokens take 177 MB for each array of them, 60 tokens 12 MB.
     folder = tiny_models.save(tmp_path, "llama", intermediate_size=49152, num_hidden_layers=1)
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, str(folder), str(96 << 20)],
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told, _ = run_program(WORKER, str(folder), str(96 << 20), home=tmp_path)
     before, after = told["budget"]
     assert after < before
     assert told["difference"] < 1e-5

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import packing
+from core import packed_attention, packing, packing_probe
 from core.example import Example
 from core.lm import LOSS_KEYS, Student, StudentSettings
 from core.span_losses import Way
@@ -81,7 +81,7 @@ def test_the_probe_sees_attention_that_strays(tmp_path, monkeypatch, dtype):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models.save(tmp_path, "llama"), dtype=dtype).eval()
-    kept = packing._on_cpu
+    kept = packed_attention._on_cpu
 
     def stray(query, key, value, layout, **options):
         """As if all were one sequence."""
@@ -89,10 +89,10 @@ def test_the_probe_sees_attention_that_strays(tmp_path, monkeypatch, dtype):
         whole = packing.Packing.of(n_prefix=0, lengths=[n], wanted=[n], device=query.device, n_layers=None)
         return kept(query, key, value, whole, **{**options, "narrow": False})
 
-    monkeypatch.setattr(packing, "_on_cpu", stray)
-    assert packing.can_pack(model, longest=100) == (False, None)
+    monkeypatch.setattr(packed_attention, "_on_cpu", stray)
+    assert packing_probe.can_pack(model, longest=100) == (False, None)
     monkeypatch.undo()
-    assert packing.can_pack(model, longest=100) == (True, 2)
+    assert packing_probe.can_pack(model, longest=100) == (True, 2)
 
 
 @pytest.mark.parametrize("family", PADDED)
@@ -163,9 +163,9 @@ def test_attention_is_that_of_each_sequence_alone(heads, n_prefix, lengths, wind
     n_tokens = n_prefix + sum(lengths)
     query = torch.randn(heads[0], n_tokens, 8)
     key, value = torch.randn(heads[1], n_tokens, 8), torch.randn(heads[1], n_tokens, 8)
-    with packing._packed(layout):
+    with packing.packed(layout):
         q, k, v = (one.to(dtype) for one in (query, key, value))
-        found = packing._on_cpu(q, k, v, layout, scale=0.3, narrow=narrow, window=window).float()
+        found = packed_attention._on_cpu(q, k, v, layout, scale=0.3, narrow=narrow, window=window).float()
     first = n_prefix
     for length, n in zip(lengths, wanted, strict=True):
         places = [*range(n_prefix), *range(first, first + length)]
@@ -185,7 +185,7 @@ def test_attention_is_that_of_each_sequence_alone(heads, n_prefix, lengths, wind
 def test_the_layout_for_the_gpu_names_the_keys_that_each_query_sees():
     """Variable-length attention is told by places and ends; here they are read back one sequence at a time."""
     layout = packing.Packing.of(n_prefix=2, lengths=(3, 2), wanted=(1, 2), device=torch.device("cpu"), n_layers=1)
-    _, keys, ends_query, ends_key, most_queries, most_keys = packing._cuda_layout(
+    _, keys, ends_query, ends_key, most_queries, most_keys = packed_attention._cuda_layout(
         layout, narrow=False, device=torch.device("cpu")
     )
     assert [keys[a:b].tolist() for a, b in itertools.pairwise(ends_key)] == [
@@ -195,7 +195,9 @@ def test_the_layout_for_the_gpu_names_the_keys_that_each_query_sees():
     ]
     assert ends_query.tolist() == [0, 2, 5, 7]
     assert (most_queries, most_keys) == (3, 5)
-    queries, keys, ends_query, ends_key, *_ = packing._cuda_layout(layout, narrow=True, device=torch.device("cpu"))
+    queries, keys, ends_query, ends_key, *_ = packed_attention._cuda_layout(
+        layout, narrow=True, device=torch.device("cpu")
+    )
     assert queries.tolist() == [4, 5, 6]
     assert ends_query.tolist() == [0, 1, 3]
     assert ends_key.tolist() == [0, 5, 9]

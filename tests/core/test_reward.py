@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from core.example import Example
 from core.reward import Reward, RewardSettings, good_class
 from core.reward_text import Text, question_of
 from tests.core import tiny_models, tiny_reward
+from tests.core.tight_memory import run_program
 
 EXAMPLES = [
     Example("Name a colour.", "", "Blue."),
@@ -387,18 +387,9 @@ print(json.dumps({
 def test_out_of_memory_halves_the_budget_and_a_row_that_does_not_fit_alone_is_null_and_transient(tmp_path):
     # 16,384 numbers between the layers: 900 tokens take 59 MB for each of them, 60 tokens 4 MB.
     folder = tiny_reward.save(tmp_path, "llama", intermediate_size=16384, num_hidden_layers=1)
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(folder)],
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told, said = run_program(MEMORY, str(folder), home=tmp_path)
     before, after = told["budget"]
     assert after < before
     assert told["difference"] < 1e-5
     assert told["long"] == [None, "The reward model ran out of memory on this text alone.", True]
-    assert done.stderr.count("ran out of memory") == 1  # logged once, whatever happens after
+    assert said.count("ran out of memory") == 1  # logged once, whatever happens after

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from core.errors import ModelError, SettingsError
 from core.example import Example
 from core.unieval import DIMENSIONS, UniEval, UniEvalSettings, text_of
 from tests.core import tiny_models, tiny_unieval
+from tests.core.tight_memory import run_program
 
 EXAMPLES = [
     Example("Name a colour.", "", "Blue."),
@@ -320,16 +320,7 @@ print(json.dumps({
 def test_out_of_memory_halves_the_budget_and_a_text_that_does_not_fit_alone_is_null_and_transient(tmp_path):
     # 16,384 numbers between the layers: 900 tokens take 59 MB for each of them, 100 tokens 7 MB.
     folder = tiny_unieval.save(tmp_path, d_ff=16384, num_layers=1)
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(folder)],
-        cwd=Path(__file__).parents[2],
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told, _ = run_program(MEMORY, str(folder), home=tmp_path)
     before, after = told["budget"]
     assert after < before
     assert told["difference"] < 1e-5
