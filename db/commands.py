@@ -170,8 +170,13 @@ def create_dataset(
     source: str,
     details: Mapping[str, Any] | None = None,
     created_by: str | None = None,
+    like: Sequence[int] = (),
 ) -> int:
-    """Make a dataset that points at ``example_ids`` in this order (no text is copied). Returns its id."""
+    """Make a dataset that points at ``example_ids`` in this order (no text is copied). Returns its id.
+
+    Each row takes along the metadata (category and the like) that it has in the datasets ``like``, or in any where that
+    is empty: of several the oldest dataset's.
+    """
     if not example_ids:
         raise StoreError(f"There is no row to put into {name!r}. Nothing was changed.")
     members = pa.table({"position": pa.array(range(len(example_ids))), "example_id": pa.array(example_ids, pa.int64())})
@@ -180,7 +185,15 @@ def create_dataset(
         dataset_id = scalar(connection, "select nextval('dataset_ids')")
         with registered(connection, "incoming", members):
             connection.execute(
-                text("insert into members select :id, position, example_id, null from incoming"), {"id": dataset_id}
+                text(
+                    """insert into members select :id, i.position, i.example_id, m.metadata
+                    from incoming i left join (
+                        select example_id, first(metadata order by dataset_id, position) metadata from members
+                        where metadata is not null and example_id in (select example_id from incoming)
+                            and (len(:like) = 0 or list_contains(:like, dataset_id)) group by example_id
+                    ) m on m.example_id = i.example_id"""
+                ),
+                {"id": dataset_id, "like": list(like)},
             )
         _insert_dataset(
             connection,

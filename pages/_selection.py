@@ -121,7 +121,7 @@ def _save(view: View, ids: Callable[[], list[int]], *, key: str, details: Mappin
         found = ids()
         made = commands.create_dataset(
             view.store, found, name=name, kind="selection", source=view.page, details=details,
-            created_by=_ui.reviewer() or None,
+            created_by=_ui.reviewer() or None, like=view.datasets,
         )  # fmt: skip
     except AssayError as error:
         st.error(_ui.plain(str(error)))

@@ -129,6 +129,7 @@ def _save(service: Service, filters: RowFilter, total: int) -> None:
             source="Explore",
             details={"filter": filters.to_params()},
             created_by=_ui.reviewer() or None,
+            like=filters.datasets,
         )
     except AssayError as error:
         st.error(_ui.plain(str(error)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -103,3 +104,28 @@ def test_a_passing_failure_is_replaced_by_a_value_and_a_value_by_nothing(store: 
         {"example_id": 2, "value": None, "reason": "no response"},
         {"example_id": 3, "value": 0.5, "reason": None},
     ]
+
+
+def test_a_selection_takes_the_metadata_of_its_rows_along(store: Store) -> None:
+    """Categories were lost once rows were saved as a dataset."""
+    examples = [Example("a", "", "1"), Example("b", "", "2")]
+    made = {}
+    for name, marks in (("old", ['{"c": 1}', None]), ("new", ['{"c": 2}', '{"c": 3}'])):
+        table = batch(examples)
+        place = table.schema.get_field_index("metadata")
+        table = table.set_column(place, "metadata", pa.array(marks, pa.string()))
+        made[name] = commands.import_dataset(store, [table], name=name, source="t")
+    ids = [row["example_id"] for row in _all(store, f"select example_id from members where dataset_id = {made['old']}")]
+
+    def metadata(dataset: int) -> list:
+        sql = f"select metadata from members where dataset_id = {dataset} order by position"
+        return [row["metadata"] for row in _all(store, sql)]
+
+    kept: dict[str, Any] = {"kind": "selection", "source": "t"}
+    assert metadata(commands.create_dataset(store, [*ids, ids[0]], name="any", **kept)) == [
+        '{"c": 1}', '{"c": 3}', '{"c": 1}',
+    ]  # fmt: skip
+    of_new = commands.create_dataset(store, ids, name="of new", **kept, like=[made["new"]])
+    assert metadata(of_new) == ['{"c": 2}', '{"c": 3}']
+    of_old = commands.create_dataset(store, ids, name="of old", **kept, like=[made["old"]])
+    assert metadata(of_old) == ['{"c": 1}', None]
