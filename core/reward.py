@@ -9,8 +9,8 @@ The two forms of the text:
 
 ``pair``  ``tokenizer(question, answer)``, as the cards of OpenAssistant's DeBERTa and ELECTRA reward models show it.
           The question is the instruction, with the input on the next line if there is one (our choice: those models
-          know no input). Instruction Mining took a Pythia reward model of OpenAssistant, whose class lives in a
-          repository of its own and is not run here; so its rewards are of another scale than these.
+          know no input). OpenAssistant's Pythia reward models have a class of their own, which is not run here; rewards
+          of a paper that used one are of another scale than these.
 ``chat``  the tokenizer's chat template of one user turn (the same question) and one assistant turn.
 ``auto``  ``chat`` if the tokenizer has a chat template, else ``pair``.
 
