@@ -12,7 +12,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -71,6 +74,20 @@ class Batcher:
         self.workers = workers
         self._what = what
         self._told = False
+
+    @classmethod
+    def on(
+        cls, device: torch.device, *, budget: int, cpu_tokens: int = CPU_BATCH_TOKENS, gpu_workers: int = 2, what: str
+    ) -> Batcher:
+        """A batcher that suits the device: on a CPU ``cpu_tokens`` at most, a batch for each of torch's threads.
+
+        On a GPU several workers let one lay out the next batch while another one's is computed.
+        """
+        import torch
+
+        if device.type == "cpu":
+            return cls(min(budget, cpu_tokens), workers=torch.get_num_threads(), what=what)
+        return cls(budget, workers=gpu_workers, what=what)
 
     def run(
         self,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.batches import CPU_BATCH_TOKENS, Batcher, Progress, is_out_of_memory
+from core.batches import Batcher, Progress, is_out_of_memory
 from core.errors import ModelError
 from core.fast_linear import use_onednn
 from core.models import DTYPES, MODULES_FILE, Located, locate, max_positions, quiet_transformers, torch_device
@@ -79,7 +79,6 @@ class Embedder:
     """A loaded embedding model. Make one with :meth:`load`."""
 
     def __init__(self, settings: EmbedderSettings, model: SentenceTransformer, max_length: int | None) -> None:
-        import torch
 
         self.settings = settings
         self._model = model
@@ -87,14 +86,9 @@ class Embedder:
         self._prompt = str(model.prompts.get(model.default_prompt_name) or "") if model.default_prompt_name else ""
         self._tokenizing = threading.Lock()
         self._device = torch_device(settings.device)
-        on_cpu = self._device.type == "cpu"
-        if on_cpu:
+        if self._device.type == "cpu":
             use_onednn(model)
-        self._batcher = Batcher(
-            min(settings.batch_tokens, CPU_BATCH_TOKENS) if on_cpu else settings.batch_tokens,
-            workers=torch.get_num_threads() if on_cpu else 1,
-            what="The embedder",
-        )
+        self._batcher = Batcher.on(self._device, budget=settings.batch_tokens, gpu_workers=1, what="The embedder")
         self.n_dimensions = len(self._tried())
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from core.batches import CPU_BATCH_TOKENS, Batcher, Progress
 from core.errors import ModelError
 from core.fast_linear import use_onednn
-from core.models import load_config, load_tokenizer, load_weights, locate, max_positions
+from core.models import load_config, load_tokenizer, load_weights, locate, max_positions, rotary_boundary
 from core.prompts import CHAT, TEMPLATES
 from core.span_losses import find_way, mean_losses, own_forward_tokens
 from core.spans import LOSS_KEYS, Span, TextEncoder, build_spans, shared_prefixes
@@ -91,19 +91,19 @@ class Student:
 
     def _prepare(self, model: PreTrainedModel) -> None:
         """Try the model, and settle how many tokens a batch has and how many batches run at once."""
-        import torch
-
-        on_cpu = model.device.type == "cpu"
-        if on_cpu:
+        if model.device.type == "cpu":
             use_onednn(model)
         self._way = find_way(model, name=self.settings.model, longest=self.settings.max_length)
         most = CPU_PACKED_TOKENS if self._way.packed else CPU_BATCH_TOKENS
-        budget = min(self.settings.batch_tokens, most) if on_cpu else self.settings.batch_tokens
-        # On a GPU a second thread lays out the next batch meanwhile.
-        workers = torch.get_num_threads() if on_cpu else 2
+        self._batcher = Batcher.on(
+            model.device,
+            budget=self.settings.batch_tokens,
+            cpu_tokens=most,
+            what=f"The student {self.settings.model}",
+        )
         if not self._way.plain_head:  # its hook on the model's head does not bear two batches at once
-            budget, workers = min(budget, own_forward_tokens(model)), 1
-        self._batcher = Batcher(budget, workers=workers, what=f"The student {self.settings.model}")
+            self._batcher.budget = min(self._batcher.budget, own_forward_tokens(model))
+            self._batcher.workers = 1
 
     @classmethod
     def load(cls, settings: StudentSettings, *, weights: bool = True) -> Student:
@@ -179,9 +179,9 @@ class Student:
         model = self._model
         assert model is not None
         prefixes = shared_prefixes(spans) if self._way.packed else [0] * len(spans)
-        boundary = _rotary_boundary(model.config)
+        boundary = rotary_boundary(model.config)
         groups = [
-            hash((span.ids[:n], boundary is not None and len(span.ids) > boundary))
+            hash((span.ids[:n], boundary is not None and len(span.ids) - 1 > boundary))
             for span, n in zip(spans, prefixes, strict=True)
         ]
 
@@ -215,12 +215,3 @@ def _check_length(config: PretrainedConfig, settings: StudentSettings) -> None:
         raise ModelError(
             f"max_length is {settings.max_length}, but {settings.model} has {limit} positions; choose {limit} or less."
         )
-
-
-def _rotary_boundary(config: PretrainedConfig) -> int | None:
-    """Above this length LongRoPE embeds every position of a batch in another way; None for other models."""
-    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    if rope.get("rope_type") != "longrope":
-        return None
-    original = rope.get("original_max_position_embeddings")
-    return int(original) + 1 if original else None  # + 1: a span's last token is not run

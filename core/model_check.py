@@ -6,7 +6,6 @@ Every answer is a :class:`Point`: yes, no, or not to be told, in words that a pe
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Protocol
 
 from core.errors import ModelError
 from core.indicators import Role
-from core.jobs.devices import find_gpus
+from core.jobs.devices import ask_nvidia_smi, find_gpus
 from core.model_files import ModelFiles, find_files
 
 ROLE_NAMES: Mapping[Role, str] = {
@@ -131,18 +130,9 @@ def free_memory(device: str) -> Memory | None:
         free = float(psutil.virtual_memory().available)
         limit = _limit_of_group()
         return Memory("this machine", free if limit is None else min(free, max(0.0, limit)))
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_SECONDS,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return gpu_memory(listing, allowed=find_gpus(os.environ))
+    query = ("--query-gpu=index,memory.free", "--format=csv,noheader,nounits")
+    listing = ask_nvidia_smi(*query, seconds=_NVIDIA_SMI_SECONDS)
+    return None if listing is None else gpu_memory(listing, allowed=find_gpus(os.environ))
 
 
 def gpu_memory(listing: str, *, allowed: Sequence[str]) -> Memory | None:

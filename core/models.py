@@ -323,6 +323,13 @@ def max_positions(config: PretrainedConfig) -> int | None:
     return next((int(n) for n in found if isinstance(n, int) and n > 0), None)
 
 
+def rotary_boundary(config: PretrainedConfig) -> int | None:
+    """Above this length LongRoPE embeds every position of a batch in another way; None for other models."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    return int(original) if original else None
+
+
 def load_weights(
     located: Located,
     config: PretrainedConfig,

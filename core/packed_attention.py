@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.packing import Packing, current, layouts, sent
+from core.packing import Packing, current, layouts
+from core.padded import sent
 
 if TYPE_CHECKING:
     import torch

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.padded import sent
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,11 +62,6 @@ class Packing:
     def narrow(self, layer: int | None) -> bool:
         """Whether this layer may leave out the tokens whose output is not wanted."""
         return self.n_layers is not None and layer == self.n_layers - 1
-
-
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; to a GPU through pinned memory, without waiting."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @contextmanager

@@ -9,18 +9,20 @@ if TYPE_CHECKING:
     import torch
 
 
-def padded(rows: Sequence[Sequence[int]], *, fill: int, device: torch.device) -> torch.Tensor:
-    """Return int64 [rows, longest row], ``fill`` standing on the right of shorter rows.
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; to a GPU out of pinned memory, which lets the copy run beside kernels in the queue."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
-    To a GPU it is copied out of pinned memory, which lets the copy run beside the kernels that are already queued.
-    """
+
+def padded(rows: Sequence[Sequence[int]], *, fill: int, device: torch.device) -> torch.Tensor:
+    """Return int64 [rows, longest row], ``fill`` standing on the right of shorter rows."""
     import torch
 
     width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), fill, dtype=torch.long, pin_memory=device.type == "cuda")
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-    return ids.to(device, non_blocking=True)
+    return sent(ids, device)
 
 
 def masks(rows: Sequence[Sequence[int]], *, device: torch.device) -> torch.Tensor:

@@ -29,7 +29,16 @@ from core.batches import Batcher, is_out_of_memory
 from core.errors import ModelError
 from core.fast_linear import use_onednn
 from core.indicators.value import Value
-from core.models import Located, load_tokenizer, load_weights, locate, max_positions, read_architecture, read_config
+from core.models import (
+    Located,
+    load_tokenizer,
+    load_weights,
+    locate,
+    max_positions,
+    read_architecture,
+    read_config,
+    rotary_boundary,
+)
 from core.padded import masks, padded, to_floats
 from core.reward_text import Text, TextForm, question_of
 from core.spans import EMPTY_RESPONSE
@@ -138,8 +147,6 @@ class Reward:
     """A reward model on its device. ``settings`` holds the revision and the form that were found."""
 
     def __init__(self, settings: RewardSettings, form: TextForm, model: PreTrainedModel) -> None:
-        import torch
-
         self.settings = settings
         self._form = form
         self._model = model
@@ -149,12 +156,10 @@ class Reward:
         fill = self._text_config.pad_token_id
         self._own_fill = fill if fill is not None and 0 <= fill < self._words else None
         self._pads = True
-        on_cpu = model.device.type == "cpu"
-        budget = min(settings.batch_tokens, CPU_BATCH_TOKENS) if on_cpu else settings.batch_tokens
-        # On a GPU a second thread lays out the next batch meanwhile.
-        workers = torch.get_num_threads() if on_cpu else 2
-        self._batcher = Batcher(budget, workers=workers, what="The reward model")
-        if on_cpu:
+        self._batcher = Batcher.on(
+            model.device, budget=settings.batch_tokens, cpu_tokens=CPU_BATCH_TOKENS, what="The reward model"
+        )
+        if model.device.type == "cpu":
             use_onednn(model)
         _head_in_float32(model)
         self._probe()
@@ -226,7 +231,7 @@ class Reward:
         """Rewards of distinct texts."""
         fill = self._filling(texts)
         lengths = [len(text.ids) for text in texts]
-        boundary = _rotary_boundary(self._text_config)
+        boundary = rotary_boundary(self._text_config)
         apart = lengths if fill is None else [int(boundary is not None and n > boundary) for n in lengths]
         found = self._batcher.run(
             lengths,
@@ -332,10 +337,3 @@ def _head_in_float32(model: PreTrainedModel) -> None:
     ]
     if layers and layers[-1].weight.dtype != torch.float32:
         layers[-1].float().register_forward_pre_hook(lambda _layer, inputs: (inputs[0].float(),))
-
-
-def _rotary_boundary(config: PretrainedConfig) -> int | None:
-    """Above this length LongRoPE embeds every position of a batch in another way; None for other models."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    original = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
-    return int(original) if original else None

@@ -17,6 +17,7 @@ from core import packing
 from core.errors import ModelError
 from core.fast_linear import linear
 from core.packing_probe import can_pack
+from core.padded import padded, sent
 from core.spans import Span
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ def mean_losses(model: PreTrainedModel, batch: Sequence[Span], *, way: Way, n_pr
     import torch
 
     counts = [span.n_tokens for span in batch]
-    targets = torch.tensor([token for span in batch for token in span.ids[span.start :]])
-    if model.device.type == "cuda":
-        targets = targets.pin_memory().to(model.device, non_blocking=True)
+    targets = sent(torch.tensor([token for span in batch for token in span.ids[span.start :]]), model.device)
     inputs = [span.ids[:-1] for span in batch]
     if way.packed:
         nll = _packed_nll(model, inputs, counts, targets, way=way, n_prefix=n_prefix)
@@ -93,13 +92,9 @@ def _padded_nll(
     """
     import torch
 
-    width = max(map(len, inputs))
-    ids = torch.zeros((len(inputs), width), dtype=torch.long)
-    places: list[torch.Tensor] = []
-    for row, (tokens, n) in enumerate(zip(inputs, counts, strict=True)):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        places.append(torch.arange(len(tokens) - n, len(tokens)) + row * width)
-    ids, index = ids.to(model.device), torch.cat(places).to(model.device)
+    ids = padded(inputs, fill=0, device=model.device)
+    ends = [row * ids.shape[1] + len(tokens) for row, tokens in enumerate(inputs)]
+    index = torch.cat([torch.arange(end - n, end) for end, n in zip(ends, counts, strict=True)]).to(model.device)
     if way.plain_head:
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return _head_nll(model.get_output_embeddings(), hidden.flatten(0, 1).index_select(0, index), targets)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from core.batches import CPU_BATCH_TOKENS, Batcher, is_out_of_memory
+from core.batches import Batcher, is_out_of_memory
 from core.errors import ModelError, SettingsError
 from core.fast_linear import use_onednn
 from core.indicators.value import Value
@@ -131,8 +131,6 @@ class UniEval:
     """A T5 that answers UniEval's questions, on its device. ``settings`` holds the revision that was found."""
 
     def __init__(self, settings: UniEvalSettings, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-        import torch
-
         self.settings = settings
         self._tokenizer = tokenizer
         self._model = model
@@ -140,12 +138,8 @@ class UniEval:
         self._rows: torch.Tensor | None = None
         self._start = _start_token(model.config)
         tokenizer.truncation_side = "right"
-        on_cpu = model.device.type == "cpu"
-        budget = min(settings.batch_tokens, CPU_BATCH_TOKENS) if on_cpu else settings.batch_tokens
-        # On a GPU a second thread lays out the next batch meanwhile.
-        workers = torch.get_num_threads() if on_cpu else 2
-        self._batcher = Batcher(budget, workers=workers, what="UniEval")
-        if on_cpu:
+        self._batcher = Batcher.on(model.device, budget=settings.batch_tokens, what="UniEval")
+        if model.device.type == "cpu":
             use_onednn(model)
         self._check()
 

@@ -74,16 +74,6 @@ def scorers(store: Store, *, dataset_ids: Sequence[int] = ()) -> list[dict[str, 
         return [dict(row) for row in connection.execute(statement, parameters).mappings()]
 
 
-def models(store: Store) -> list[str]:
-    """Models that have scored something here, the latest first."""
-    with store.read() as connection:
-        found = rows(
-            connection,
-            "select model from scorers where model is not null group by model order by max(scorer_id) desc, model",
-        )
-    return [row["model"] for row in found]
-
-
 def examples(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Whole texts of these examples, in this order; an id that is not there is left out."""
     with store.read() as connection:

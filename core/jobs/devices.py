@@ -11,22 +11,29 @@ _GPU_LINE = re.compile(r"^GPU (\d+):", re.MULTILINE)
 _NVIDIA_SMI_SECONDS = 20.0
 
 
+def ask_nvidia_smi(*arguments: str, seconds: float) -> str | None:
+    """What ``nvidia-smi`` prints; None where it is not there, fails, or takes longer than ``seconds``."""
+    try:
+        return subprocess.run(
+            ["nvidia-smi", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def find_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the NVIDIA GPUs that this server may use, as CUDA_VISIBLE_DEVICES names them.
 
     Asks ``nvidia-smi`` in a subprocess: importing torch here would cost the server seconds and memory. A
     CUDA_VISIBLE_DEVICES that is already set limits what is found.
     """
-    try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_SECONDS,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+    listing = ask_nvidia_smi("-L", seconds=_NVIDIA_SMI_SECONDS)
+    if listing is None:
         return ()
     present = tuple(_GPU_LINE.findall(listing))
     allowed = environ.get("CUDA_VISIBLE_DEVICES")
