@@ -14,7 +14,8 @@ from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
 from core.reflection_records import Call, PairRecord, ReflectedRow, from_table
 from db import commands
-from db.jobs import collected_shards, record_job
+from db.jobs import STUDY_KINDS, collected_shards, record_job
+from db.run_results import collect_run
 from db.store import Store, frame, registered, scalar, utc_now
 
 
@@ -30,6 +31,8 @@ def collect(store: Store, folder: JobFolder, shard: int) -> None:
     record_job(store, spec)
     table = folder.read_shard(shard)
     vectors = folder.read_vectors(shard) if spec.params.get("embedding_scorer") is not None else None
+    failed: Sequence[Mapping[str, Any]] = ()
+    n_failed = 0
     with store.adding_examples() as connection:
         if scalar(
             connection, "select 1 from job_shards where job_id = :id and shard = :shard", id=spec.job_id, shard=shard
@@ -42,6 +45,12 @@ def collect(store: Store, folder: JobFolder, shard: int) -> None:
                 _put_vectors(connection, spec.params["embedding_scorer"], vectors)
         elif spec.kind == "reflect":
             n_rows, failed = _collect_reflections(connection, spec, table)
+        elif spec.kind in STUDY_KINDS:
+            n_rows, n_failed = collect_run(connection, spec, table)
+        elif spec.kind == "references":
+            from db import references  # it submits jobs, and so stands above this module
+
+            n_rows, failed = references.collect(connection, spec, table)
         else:
             raise JobError(f"Job {spec.job_id} is of the kind {spec.kind!r}, whose shards nobody collects.")
         _put_failures(connection, spec.job_id, shard, failed)
@@ -51,7 +60,7 @@ def collect(store: Store, folder: JobFolder, shard: int) -> None:
                 "job_id": spec.job_id,
                 "shard": shard,
                 "n_rows": n_rows,
-                "n_failed": len({row["example_id"] for row in failed}),
+                "n_failed": n_failed + len({row["example_id"] for row in failed}),
                 "collected_at": utc_now(),
             },
         )

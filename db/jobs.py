@@ -23,6 +23,18 @@ from core.scoring import Models, ScorerIdentity
 from db import commands, queries, to_score
 from db.store import Store, rows, scalar, utc_now
 
+STUDY_KINDS = ("study", "search")
+"""Kinds of jobs whose shards are finetune runs of a study."""
+
+ROW_KINDS = ("score", "reflect")
+"""Kinds of jobs whose failed rows can be done again by a job of their own."""
+
+_NO_RETRY = {
+    "study": "A study has no failed rows: start the study's unfinished runs again on the Studies page.",
+    "search": "A search has no failed rows: resume it, or start another one on the Select page.",
+    "references": "What is still without a reference is asked for again on the Evaluation sets page.",
+}
+
 
 @dataclass(frozen=True)
 class ScorePlan:
@@ -90,7 +102,7 @@ def _new_job_id(kind: str) -> str:
     return f"{utc_now():%Y%m%d-%H%M%S-%f}-{kind}-{secrets.token_hex(2)}"
 
 
-def _submit(
+def submit(
     store: Store,
     jobs_path: Path,
     data: pa.Table | pa.RecordBatchReader,
@@ -104,8 +116,13 @@ def _submit(
     created_by: str | None,
     priority: int,
     base: pa.RecordBatchReader | None = None,
+    tables: Mapping[str, pa.Table | pa.RecordBatchReader] | None = None,
 ) -> JobFolder:
-    """Write the folder first, then the record: a job that is recorded can run."""
+    """Write the folder first, then the record: a job that is recorded can run.
+
+    Raises:
+        JobError: the folder cannot be written.
+    """
     spec = JobSpec(
         job_id=_new_job_id(kind),
         kind=kind,
@@ -120,7 +137,7 @@ def _submit(
         retry_of=None,
         assay_version=core.__version__,
     )
-    folder = JobFolder.create(jobs_path / spec.job_id, spec, data, base=base)
+    folder = JobFolder.create(jobs_path / spec.job_id, spec, data, base=base, tables=tables)
     record_job(store, spec)
     return folder
 
@@ -144,6 +161,11 @@ def record_job(store: Store, spec: JobSpec) -> None:
                 "retry_of": spec.retry_of,
             },
         )
+        if spec.kind in STUDY_KINDS and "study_id" in spec.params:
+            connection.execute(
+                text("insert into study_jobs values (:job_id, :study_id) on conflict do nothing"),
+                {"job_id": spec.job_id, "study_id": spec.params["study_id"]},
+            )
 
 
 def submit_score(
@@ -184,7 +206,7 @@ def submit_score(
             indicators = [key for key in plan.indicators if near or key not in asked.distances]
             models = plan.models.only(roles_needed(indicators))
             folders.append(
-                _submit(
+                submit(
                     store,
                     jobs_path,
                     to_score.with_texts(connection, share),
@@ -234,7 +256,7 @@ def submit_reflect(
         models = Models(student=student)
         identities = scoring.scorer_identities(("ifd", "r_ifd"), models, {"student": revision})
         scorer_ids = commands.ensure_scorers(connection, identities)
-    return _submit(
+    return submit(
         store,
         jobs_path,
         table,
@@ -262,10 +284,12 @@ def submit_retry(
     Answers of the teacher that could be read are taken along, so that nothing is paid for twice.
 
     Raises:
-        StoreError: no failed row of that job could come out better.
+        StoreError: no failed row of that job could come out better, or its kind has no rows to do again.
     """
     before = JobFolder(jobs_path / job_id)
     spec = before.spec()
+    if spec.kind not in ROW_KINDS:
+        raise StoreError(_NO_RETRY.get(spec.kind, "This kind of job has no failed rows to do again."))
     failed = [row["example_id"] for row in failures(store, job_id, reason=reason) if row["transient"]]
     failed = list(dict.fromkeys(failed))
     with store.read() as connection:

@@ -32,9 +32,16 @@ def m002_embeddings(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def m003_studies(connection: Connection) -> None:
+    """Evaluation sets, studies with their runs, fits and rules."""
+    for statement in schema.V3:
+        connection.execute(text(statement))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first_schema", m001_first_schema),
     Migration(2, "embeddings", m002_embeddings),
+    Migration(3, "studies", m003_studies),
 )
 
 _RECORD = """create table if not exists migrations (

@@ -12,9 +12,13 @@ from sqlalchemy import Connection, bindparam, text
 
 from core.filters import RowFilter
 from db.conditions import of_category, without_value
+from db.schema import RUN_KINDS
 from db.store import Store, frame, rows
 
 PREVIEW_CHARACTERS = 400
+
+# Where no dataset is named, all but those that studies made for their runs: their rows stand in others already.
+_OF_NO_RUN = f"m.dataset_id not in (select dataset_id from datasets where kind in {RUN_KINDS!r})"
 
 
 def version(store: Store) -> str:
@@ -29,21 +33,23 @@ def version(store: Store) -> str:
     return "-".join(str(column[0].as_py()) for column in found.columns)
 
 
-def datasets(store: Store) -> list[dict[str, Any]]:
+def datasets(store: Store, *, with_runs: bool = False) -> list[dict[str, Any]]:
     """All datasets, newest first, with the number of their pairs and of those decided.
 
-    ``details`` is a dictionary without the findings of the import; :func:`dataset_details` has them.
+    Those that a study made for its runs are left out unless asked for: there are dozens of them. ``details`` is a
+    dictionary without the findings of the import; :func:`dataset_details` has them.
     """
     with store.read() as connection:
         return rows(
             connection,
-            """select d.dataset_id, d.name, d.kind, d.source, d.n_members,
-                json_merge_patch(d.details, '{"findings": null}') details, d.created_at, d.created_by,
+            f"""select d.dataset_id, d.name, d.kind, d.source, d.n_members,
+                json_merge_patch(d.details, '{{"findings": null}}') details, d.created_at, d.created_by,
                 coalesce(p.n_pairs, 0) n_pairs, coalesce(p.n_decided, 0) n_decided
             from datasets d left join (
                 select p.dataset_id, count(*) n_pairs, count(c.pair_id) n_decided
                 from pairs p left join current_decisions c on c.pair_id = p.pair_id group by p.dataset_id
-            ) p on p.dataset_id = d.dataset_id order by d.dataset_id desc""",
+            ) p on p.dataset_id = d.dataset_id
+            {"" if with_runs else f"where d.kind not in {RUN_KINDS!r}"} order by d.dataset_id desc""",
         )
 
 
@@ -55,11 +61,11 @@ def dataset_details(store: Store, dataset_id: int) -> dict[str, Any]:
 
 
 def scorers(store: Store, *, dataset_ids: Sequence[int] = ()) -> list[dict[str, Any]]:
-    """Scorers that have a score of some member of ``dataset_ids`` (of any dataset where that is empty).
+    """Scorers that have a score of some member of ``dataset_ids`` (where that is empty: of any dataset but runs').
 
     ``n_values`` and ``n_nulls`` count members, so a row that stands twice in a dataset counts twice.
     """
-    where = "where m.dataset_id in :datasets" if dataset_ids else ""
+    where = f"where {'m.dataset_id in :datasets' if dataset_ids else _OF_NO_RUN}"
     statement = text(
         f"""select s.scorer_id, s.output, s.indicator, s.version, s.model, s.revision, s.template, s.settings,
             count(c.value) n_values, count(*) - count(c.value) n_nulls
@@ -132,11 +138,8 @@ class Page:
 
 def _where(filters: RowFilter) -> tuple[str, str, dict[str, Any]]:
     joins: list[str] = []
-    conditions = ["true"]
-    parameters: dict[str, Any] = {}
-    if filters.datasets:
-        conditions.append("list_contains($datasets, m.dataset_id)")
-        parameters["datasets"] = list(filters.datasets)
+    conditions = ["list_contains($datasets, m.dataset_id)" if filters.datasets else _OF_NO_RUN]
+    parameters: dict[str, Any] = {"datasets": list(filters.datasets)} if filters.datasets else {}
     for i, score_range in enumerate(filters.ranges):
         joins.append(
             f"join scores r{i} on r{i}.scorer_id = $scorer{i} and r{i}.example_id = m.example_id "
@@ -254,13 +257,13 @@ def scores_of(store: Store, example_ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def provenance(store: Store, example_id: int) -> list[dict[str, Any]]:
-    """Where an example stands: dataset, position, metadata of the member, source of the dataset."""
+    """Where an example stands: dataset, position, metadata of the member, source; datasets of runs come last."""
     with store.read() as connection:
         return rows(
             connection,
-            """select d.dataset_id, d.name, d.kind, d.source, m.position, m.metadata, d.created_at
+            f"""select d.dataset_id, d.name, d.kind, d.source, m.position, m.metadata, d.created_at
             from members m join datasets d on d.dataset_id = m.dataset_id where m.example_id = :id
-            order by d.dataset_id, m.position limit 100""",
+            order by d.kind in {RUN_KINDS!r}, d.dataset_id, m.position limit 100""",
             id=example_id,
         )
 

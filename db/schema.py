@@ -6,6 +6,14 @@
 - ``embeddings`` hold one vector per example and embedding model (a row of ``scorers`` with the output ``embedding``).
 - ``job_shards`` is the ledger: a shard that stands here has been collected, once.
 - ``reflections`` say what a method made of a row (the student's proposal for the whole row); ``pairs`` are its stages.
+- ``evaluation_sets`` marks datasets to evaluate on: members that share instruction and input are references of one
+  instruction.
+- ``studies`` plan ``runs``: one finetune each, on a dataset of its own. ``run_results`` are appended, so a run that is
+  done again has two; ``current_run_results`` has the latest. ``run_losses`` are its losses per evaluation output.
+  ``study_jobs`` says which jobs do the runs of which study.
+- ``dataset_distances`` are the mean kNN distances of a dataset within itself, computed when it had ``n_vectors``
+  embeddings: remembered, not a record.
+- ``fits`` and ``rules`` never change; another one gets another name.
 - ``decisions`` are append-only; the views give the current state. An undo is a row that names what it undoes.
 
 There are no physical foreign keys: DuckDB refuses updates of referenced rows. References are kept by db/commands.py.
@@ -17,6 +25,9 @@ VERDICTS_DECIDED = ("accept", "reject", "edit", "new_instruction", "new_response
 """Verdicts that decide a pair. ``edit``: accept after an edit. ``new_instruction``: the new instruction with the old
 response. ``new_response``: the old instruction with the new response."""
 VERDICTS_OTHER = ("skip", "flag", "unflag", "undo")
+
+RUN_KINDS = ("mixture", "bin", "subset", "random")
+"""Kinds of datasets that a study made for its runs: lists leave them out unless asked."""
 
 SEQUENCES = ("example_ids", "dataset_ids", "scorer_ids", "pair_ids", "decision_ids", "export_ids")
 
@@ -85,4 +96,44 @@ V2: tuple[str, ...] = (
     """create table embeddings (
         scorer_id bigint not null, example_id bigint not null, vector float[] not null,
         primary key (scorer_id, example_id))""",
+)
+
+V3_SEQUENCES = ("study_ids", "run_ids", "result_ids", "fit_ids", "rule_ids")
+
+V3: tuple[str, ...] = (
+    *(f"create sequence {name}" for name in V3_SEQUENCES),
+    """create table evaluation_sets (
+        dataset_id bigint primary key, marked_at timestamp not null, marked_by varchar)""",
+    """create table studies (
+        study_id bigint primary key, name varchar not null unique, kind varchar not null,
+        evaluation_id bigint not null, settings json not null, design json not null,
+        created_at timestamp not null, created_by varchar)""",
+    """create table runs (
+        run_id bigint primary key, study_id bigint not null, number bigint not null, label varchar not null,
+        role varchar not null, dataset_id bigint, n_rows bigint not null, seed bigint not null, details json not null,
+        unique (study_id, number))""",
+    "create table study_jobs (job_id varchar primary key, study_id bigint not null)",
+    """create table run_results (
+        result_id bigint primary key, run_id bigint not null, job_id varchar not null, outcome varchar not null,
+        reason varchar, loss_nats double, n_outputs bigint not null, n_outputs_null bigint not null,
+        train_loss_nats double, seconds double, details json not null, finished_at timestamp not null,
+        unique (job_id, run_id), check (loss_nats is not null or reason is not null))""",
+    """create table run_losses (
+        result_id bigint not null, example_id bigint not null, loss_nats double, n_tokens bigint not null,
+        reason varchar, primary key (result_id, example_id), check (loss_nats is not null or reason is not null))""",
+    """create table run_curves (
+        result_id bigint not null, step bigint not null, epoch double not null, loss_nats double,
+        learning_rate double, grad_norm double, seconds double, primary key (result_id, step))""",
+    """create table dataset_distances (
+        dataset_id bigint not null, embedding_id bigint not null, neighbour bigint not null, mean double, sd double,
+        n_values bigint not null, n_vectors bigint not null, primary key (dataset_id, embedding_id, neighbour))""",
+    """create table fits (
+        fit_id bigint primary key, name varchar not null unique, study_ids json not null, result json not null,
+        created_at timestamp not null, created_by varchar)""",
+    """create table rules (
+        rule_id bigint primary key, name varchar not null unique, origin varchar not null, fit_id bigint,
+        rule json not null, note varchar, created_at timestamp not null, created_by varchar)""",
+    """create view current_run_results as
+        select * from run_results qualify row_number() over (partition by run_id order by result_id desc) = 1""",
+    """insert into evaluation_sets select dataset_id, created_at, created_by from datasets where kind = 'evaluation'""",
 )

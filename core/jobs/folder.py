@@ -7,6 +7,9 @@
         base.parquet     the rows among which it looks for neighbours, with the vectors that were there
         events.jsonl     what happened, told by server and worker
         worker.log       what the worker printed
+        members.parquet, texts.parquet, evaluation.parquet   of a study: which rows each run trains on, their texts, and
+                         the rows that are evaluated on
+        runs/00003/      of a study: checkpoints, loss curve and adapter of run 3
         answers.jsonl    raw answers of a teacher, as they came
         shards/00007.parquet   what was produced (00007.partial while it is written)
         vectors/00007.parquet  embeddings of the rows of shard 7, where they were asked for
@@ -24,7 +27,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +45,11 @@ from core.jobs.watch import JobWatch
 _SHARD = re.compile(r"(\d{5,})\.parquet")
 _NAMES = frozenset(
     {"spec.json", "input.parquet", "refused.parquet", "base.parquet", "distances.npy", "events.jsonl", "answers.jsonl"}
-    | {"worker.log", "worker.lock", "shards", "vectors"}
+    | {"worker.log", "worker.lock", "shards", "vectors", "runs"}
+    | {"members.parquet", "texts.parquet", "evaluation.parquet"}
 )
+TABLES = ("members", "texts", "evaluation")
+"""Names under which further tables are given to a job beside its input."""
 # Row groups of an input hold about so many rows: few enough to be read for one shard, enough to keep the footer short.
 _GROUP_ROWS = 256
 _LOG_BLOCK_BYTES = 1 << 16
@@ -93,11 +99,12 @@ class JobFolder:
         data: pa.Table | pa.RecordBatchReader,
         *,
         base: pa.RecordBatchReader | None = None,
+        tables: Mapping[str, pa.Table | pa.RecordBatchReader] | None = None,
     ) -> JobFolder:
         """Make the folder of a new job, whole or not at all: a half-made one is never seen under its name.
 
-        ``data`` has ``spec.n_rows`` rows and an int64 column ``example_id``; ``base`` is written beside it. A reader is
-        written batch by batch, so its rows never lie in memory together.
+        ``data`` has ``spec.n_rows`` rows and an int64 column ``example_id``; ``base`` and ``tables`` (by a name of
+        ``TABLES``) are written beside it. A reader is written batch by batch, so its rows never lie in memory together.
 
         Raises:
             JobError: the folder exists, the rows do not fit the spec, a parameter looks like a secret, or the disk is
@@ -115,6 +122,8 @@ class JobFolder:
             _check_rows(spec, made.write_input(data, shard_rows=spec.shard_rows))
             if base is not None:
                 write_batches(made._base, base)
+            for name, table in (tables or {}).items():
+                write_batches(made._table_path(name), table)
             made._seal(text)
             if target.exists():
                 raise JobError(f"There is a job folder {target.name} already.")
@@ -253,6 +262,23 @@ class JobFolder:
                     ).to_batches()
             except (OSError, pa.ArrowException) as error:
                 raise damaged(self._base, self.job_id, error) from error
+
+    def _table_path(self, name: str) -> Path:
+        if name not in TABLES:
+            raise ValueError(f"a job has no table {name!r}")
+        return self.path / f"{name}.parquet"
+
+    def table(self, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one of the further tables of ``TABLES``.
+
+        Raises:
+            JobError: the file is missing or damaged.
+        """
+        return read_table(self._table_path(name), job_id=self.job_id, columns=columns)
+
+    def run_path(self, number: int) -> Path:
+        """Where run ``number`` of a study keeps its checkpoints, loss curve and adapter; the caller makes it."""
+        return self.path / "runs" / f"{number:05d}"
 
     @property
     def has_base(self) -> bool:

@@ -28,7 +28,13 @@ from core.jobs.secrets import redact
 from core.jobs.spec import JobSpec
 
 # kind -> "module:function", imported only when a job of that kind runs.
-HANDLERS: Mapping[str, str] = {"score": "core.score_job:run", "reflect": "core.reflecting:run"}
+HANDLERS: Mapping[str, str] = {
+    "score": "core.score_job:run",
+    "reflect": "core.reflecting:run",
+    "study": "core.study_job:run",
+    "search": "core.search_job:run",
+    "references": "core.reference_job:run",
+}
 
 # The scheduler hands the worker lock over as an open descriptor: see JobFolder.try_lock.
 LOCK_VARIABLE = "ASSAY_WORKER_LOCK_FD"

@@ -13,7 +13,7 @@ from typing import Any
 from core.errors import JobError
 from core.jobs.secrets import refuse_secrets
 
-KINDS = ("score", "reflect")
+KINDS = ("score", "reflect", "study", "search", "references")
 DEVICES = ("cpu", "cuda")
 
 # A job id is a folder name: no separators, no leading dot (such names are half-made or half-removed folders).

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from core.errors import StoreError, StoreLockedError, StoreVersionError
-from db import schema
+from db import commands, schema
 from db.migrations import MIGRATIONS, Migration, migrate
 from db.store import Store, frame, scalar
+from tests.db.conftest import EXAMPLES, batch
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -80,16 +81,32 @@ def test_migrations_are_numbered_without_gaps_and_run_once(store: Store) -> None
         assert scalar(connection, "select count(*) from migrations") == len(MIGRATIONS)
         tables = {row[0] for row in connection.execute(text("select table_name from duckdb_tables()"))}
     assert {"examples", "datasets", "members", "scores", "decisions", "pairs", "embeddings"} <= tables
-    assert len(schema.V1) > len(tables)
+    made = [one.split()[2] for one in (*schema.V1, *schema.V2, *schema.V3) if one.startswith("create table")]
+    assert tables == {*made, "migrations"}
 
 
 def test_a_store_of_the_first_schema_gets_what_came_later(tmp_path: Path) -> None:
-    with closing(Store(tmp_path / "assay.duckdb")) as store, store.write() as connection:
-        connection.execute(text("drop table embeddings"))
-        connection.execute(text("delete from migrations where number > 1"))
+    with closing(Store(tmp_path / "assay.duckdb")) as store:
+        commands.import_dataset(store, [batch(EXAMPLES)], name="kept", source="test", kind="evaluation")
+        with store.write() as connection:
+            _back_to_first_schema(connection)
     with closing(Store(tmp_path / "assay.duckdb")) as store, store.read() as connection:
         assert store.schema == len(MIGRATIONS)
         assert scalar(connection, "select count(*) from embeddings") == 0
+        assert scalar(connection, "select count(*) from current_run_results") == 0
+        assert scalar(connection, "select count(*) from members") == len(EXAMPLES)
+        marked = "select name from datasets where dataset_id in (select dataset_id from evaluation_sets)"
+        assert scalar(connection, marked) == "kept"  # it was imported as one before there was a mark
+
+
+def _back_to_first_schema(connection: Connection) -> None:
+    """Drop what later migrations made, and their records."""
+    later = (*schema.V2, *schema.V3)
+    for statement in reversed(later):
+        words = statement.split()
+        if words[0] == "create":
+            connection.execute(text(f"drop {words[1]} {words[2]}"))
+    connection.execute(text("delete from migrations where number > 1"))
 
 
 def test_a_score_without_value_and_without_reason_is_refused(store: Store) -> None:
