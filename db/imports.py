@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import AssayError, InputError
-from core.formats import ImportReport, RowMapping, Source, read_examples, safe_name
-from db import commands, queries
+from core.formats import NO_REFERENCE, ImportReport, Shape, Source, read_examples, safe_name
+from core.formats.report import EMPTY_RESPONSE
+from db import commands, evaluation, queries
 from db.store import Store
 
 # Small batches: progress moves steadily, and the Python texts of a batch are few.
@@ -28,13 +29,17 @@ _kept: set[Path] = set()  # folders of uploads that sessions of this server wait
 
 @dataclass(frozen=True, kw_only=True)
 class ImportChoice:
-    """What the user chose besides the mapping. A bad row stops the import unless ``skip_bad_rows``."""
+    """What the user chose besides the mapping. A bad row stops the import unless ``skip_bad_rows``.
+
+    ``evaluation``: the dataset is marked as an evaluation set.
+    """
 
     name: str
     origin: str
     skip_bad_rows: bool = False
     drop_exact_duplicates: bool = False
     created_by: str | None = None
+    evaluation: bool = False
 
 
 @dataclass(eq=False)
@@ -45,7 +50,7 @@ class ImportTask:
     """
 
     source: Source
-    mapping: RowMapping
+    mapping: Shape
     choice: ImportChoice
     report: ImportReport
     started: float = field(default_factory=time.monotonic)
@@ -79,7 +84,7 @@ class ImportTask:
 def start_import(
     store: Store,
     source: Source,
-    mapping: RowMapping,
+    mapping: Shape,
     choice: ImportChoice,
     *,
     on_success: Callable[[], None] = lambda: None,
@@ -91,7 +96,12 @@ def start_import(
         StoreError: the name is empty or taken.
     """
     commands.check_new_name(store, choice.name)
-    reader = read_examples(source, mapping, batch_rows=_BATCH_ROWS)
+    reader = read_examples(
+        source,
+        mapping,
+        batch_rows=_BATCH_ROWS,
+        empty_response=NO_REFERENCE if choice.evaluation else EMPTY_RESPONSE,
+    )
     task = ImportTask(source, mapping, choice, reader.report)
 
     def details() -> dict[str, Any]:
@@ -108,10 +118,13 @@ def start_import(
                 reader,
                 name=choice.name,
                 source=choice.origin,
+                kind="evaluation" if choice.evaluation else "import",
                 details=details,
                 created_by=choice.created_by,
                 drop_exact_duplicates=choice.drop_exact_duplicates,
             )
+            if choice.evaluation:
+                evaluation.mark(store, task.dataset_id, by=choice.created_by)
             state = "done"
             on_success()
         except AssayError as error:

@@ -14,7 +14,7 @@ from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
 from core.reflection import STAGES
 from core.scoring import DEMO_STUDENT, Models
-from db import commands, jobs, queries
+from db import commands, evaluation, jobs, queries
 from db.service import Service
 from db.store import Store, rows
 
@@ -57,7 +57,7 @@ def open_sample(service: Service, *, created_by: str | None = None) -> int:
     dataset_id = sample_dataset(store)
     if dataset_id is None:
         if not any(d["source"] == EVALUATION_SOURCE for d in queries.datasets(store)):
-            commands.import_dataset(
+            evaluation_id = commands.import_dataset(
                 store,
                 _batches(demo.eval_rows()),
                 name=SAMPLE_EVALUATION,
@@ -65,6 +65,7 @@ def open_sample(service: Service, *, created_by: str | None = None) -> int:
                 kind="evaluation",
                 created_by=created_by,
             )
+            evaluation.mark(store, evaluation_id, by=created_by)
         dataset_id = commands.import_dataset(
             store, _batches(demo.sample_rows()), name=SAMPLE, source=SAMPLE_SOURCE, created_by=created_by
         )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.formats import (
+    JOINED,
     BadRow,
     ChatMapping,
     ColumnMapping,
     InstancesMapping,
+    ReferencesMapping,
     RowMapping,
+    Shape,
     Source,
+    TurnsMapping,
     detect_shape,
     preview,
 )
@@ -28,6 +33,8 @@ SHAPES = {
     "messages": "Messages",
     "self-instruct": "Self-instruct with instances",
     "prompt-completion": "Prompt and completion",
+    "references": "Instructions with references",
+    "mt-bench": "MT-bench questions",
 }
 KINDS = {
     "columns": "One example a row",
@@ -130,14 +137,45 @@ def choose(source: Source, token: str) -> RowMapping:
     return mapping
 
 
+def choose_evaluation(source: Source, found: Shape | None, token: str) -> Shape:
+    """The widgets of an evaluation set's mapping, prefilled by the shape ``found``. ``token`` as in :func:`choose`."""
+    if isinstance(found, TurnsMapping):
+        all_turns = st.checkbox(
+            "Every turn is an instruction", key=f"map-turns-{token}",
+            help="Off: the first turn only. A later turn has the turns before it, with their reference answers, as its "
+            "input; where there are none it is left out.",
+        )  # fmt: skip
+        return replace(found, all_turns=all_turns)
+    if found is not None and not isinstance(found, ReferencesMapping):
+        st.caption(_ui.plain(found.describe()))
+        return found
+    columns = [column for column in source.columns if column != JOINED]
+    known = (
+        found if found is not None else ReferencesMapping(instruction=_guess(columns, INSTRUCTION_NAMES, columns[0]))
+    )
+    sides = st.columns(3)
+    with sides[0]:
+        instruction = _select("Instruction from", columns, known.instruction, f"map-instruction-{token}")
+    with sides[1]:
+        context = _select("Input (context) from", [NONE, *columns], known.input or NONE, f"map-input-{token}")
+    with sides[2]:
+        outputs = st.multiselect(
+            "References from", list(source.columns), default=list(known.outputs), key=f"map-outputs-{token}",
+            placeholder="none yet", help="Each column holds an output or a list of them; none: they can be written.",
+        )  # fmt: skip
+    return ReferencesMapping(
+        instruction=instruction, input=None if context == NONE else context, outputs=tuple(outputs)
+    )
+
+
 def _cut(text: str) -> str:
     if len(text) <= PREVIEW_CHARACTERS:
         return text
     return f"{text[:PREVIEW_CHARACTERS]} … ({len(text):,} characters in all)"
 
 
-def show_preview(source: Source, mapping: RowMapping, token: str) -> None:
-    """The first rows as examples, bad ones with their reason.
+def show_preview(source: Source, mapping: Shape, token: str, *, empty: str = "○ empty response") -> None:
+    """The first rows as examples, bad ones with their reason; ``empty`` is said of those without an output.
 
     Raises:
         InputError: the mapping names a column twice, or one that is not there.
@@ -151,19 +189,19 @@ def show_preview(source: Source, mapping: RowMapping, token: str) -> None:
             rows.append({"line": line, "problem": f"✗ {found.reason}{begins}"})
         else:
             texts = {"instruction": found.instruction, "input": found.input, "response": found.output}
-            problem = "" if found.output.strip() else "○ empty response"
+            problem = "" if found.output.strip() else empty
             rows.append(
                 {"line": line, "problem": problem, **{name: _cut(text) for name, text in texts.items()}}
                 | {"other fields": _cut(metadata or "")}
             )
     columns = ["line", "problem", "instruction", "input", "response", "other fields"]
     frame = pd.DataFrame(rows, columns=columns).fillna("")
-    empty = [name for name in ("problem", "other fields") if not frame[name].any()]
-    if isinstance(mapping, ColumnMapping) and mapping.input is None:
-        empty.append("input")
+    blank = [name for name in ("problem", "other fields") if not frame[name].any()]
+    if isinstance(mapping, ColumnMapping | ReferencesMapping) and mapping.input is None:
+        blank.append("input")
     long = any(len(str(value)) > _LONG_TEXT for name in columns[1:5] for value in frame[name])
     st.dataframe(
-        frame.drop(columns=empty),
+        frame.drop(columns=blank),
         hide_index=True,
         row_height=_LINES_HEIGHT if long else None,
         height=440 if long and len(frame) > 5 else "content",

@@ -18,6 +18,7 @@ COUNTS = (
     ("n_empty_responses", "Empty responses", "Imported, but scores of the response will be missing, with the reason."),
     ("n_bad_rows", "Bad rows", "Rows that could not become an example. They are listed with line and reason."),
 )
+_WITHOUT_REFERENCE = ("n_empty_responses", "Without a reference", "Imported; references can be written for them later.")
 SIGNS = {
     "bad row": "✗ bad row",
     "empty response": "○ empty response",
@@ -29,9 +30,11 @@ STYLE = """<style>
 </style>"""
 
 
-def counts(summary: Mapping[str, Any], *, key: str, imported: bool = True) -> None:
-    """The counts of a report in one line."""
+def counts(summary: Mapping[str, Any], *, key: str, imported: bool = True, references: bool = False) -> None:
+    """The counts of a report in one line; ``references``: of an evaluation set, whose outputs are references."""
     shown = [entry for entry in COUNTS if imported or entry[0] != "n_imported"]
+    if references:
+        shown = [_WITHOUT_REFERENCE if entry[0] == _WITHOUT_REFERENCE[0] else entry for entry in shown]
     st.html(STYLE)
     with st.container(key=f"report-counts-{key}"):
         for column, (name, label, what) in zip(st.columns(len(shown)), shown, strict=True):

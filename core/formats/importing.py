@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from core.example import Example, content_hash, folded_hash
 from core.formats.json_rows import kind_of
-from core.formats.report import ImportReport
+from core.formats.report import EMPTY_RESPONSE, ImportReport
 from core.formats.rows import BadRow, RawRow, Source, excerpt
-from core.formats.shapes import Mapped, RowMapping, apply_mapping, check_mapping
+from core.formats.shapes import Mapped, Shape, apply_mapping, check_mapping
 from core.formats.values import Conversions, RowRefusedError, is_empty
 
 EXAMPLE_SCHEMA = pa.schema(
@@ -41,7 +41,7 @@ def _row_excerpt(row: dict[str, Any]) -> str:
     return excerpt("; ".join(parts))
 
 
-def _read_row(mapping: RowMapping, raw: RawRow | BadRow, counts: Conversions) -> tuple[int, list[Hashed] | BadRow]:
+def _read_row(mapping: Shape, raw: RawRow | BadRow, counts: Conversions) -> tuple[int, list[Hashed] | BadRow]:
     """(line, examples of the row, or why there is none)."""
     if isinstance(raw, BadRow):
         return raw.line, raw
@@ -55,7 +55,7 @@ def _read_row(mapping: RowMapping, raw: RawRow | BadRow, counts: Conversions) ->
         return line, BadRow(line, _HALF_CHARACTER, _row_excerpt(row))
 
 
-def preview(source: Source, mapping: RowMapping, n: int = 10) -> list[tuple[int, Example | BadRow, str | None]]:
+def preview(source: Source, mapping: Shape, n: int = 10) -> list[tuple[int, Example | BadRow, str | None]]:
     """Map the first ``n`` rows: (line, example or why there is none, metadata as JSON).
 
     Raises:
@@ -81,12 +81,17 @@ class ExampleReader:
     def __init__(
         self,
         source: Source,
-        mapping: RowMapping,
+        mapping: Shape,
         batch_rows: int,
         on_bad_row: Callable[[int, BadRow], None] = lambda row, bad: None,
+        empty_response: str = EMPTY_RESPONSE,
     ) -> None:
         self.report = ImportReport(
-            source=source.name, container=source.container, shape=mapping.name, notes=source.notes
+            source=source.name,
+            container=source.container,
+            shape=mapping.name,
+            notes=source.notes,
+            empty_response=empty_response,
         )
         self._source = source
         self._mapping = mapping
@@ -141,21 +146,23 @@ def _batch(columns: list[list[Any]]) -> pa.RecordBatch:
 
 def read_examples(
     source: Source,
-    mapping: RowMapping,
+    mapping: Shape,
     *,
     batch_rows: int = 50_000,
     on_bad_row: Callable[[int, BadRow], None] = lambda row, bad: None,
+    empty_response: str = EMPTY_RESPONSE,
 ) -> ExampleReader:
     """Read all rows of ``source`` as batches of EXAMPLE_SCHEMA.
 
     Iterate over the result once; its ``report`` is complete afterwards. A batch ends at ``batch_rows`` examples or
     64 million characters, whichever comes first. Bad rows are left out and stand in the report: whoever stores the
     batches calls ``report.require_no_bad_rows()`` before committing unless the user chose to skip them. ``on_bad_row``
-    gets each of them with its place in the file (the report lists only the first ones).
+    gets each of them with its place in the file (the report lists only the first ones). ``empty_response`` is what the
+    report says of an example without an output.
 
     Raises:
         InputError: the mapping names a column that the source does not have; while iterating: the rest of the file
             cannot be read.
     """
     check_mapping(source, mapping)
-    return ExampleReader(source, mapping, batch_rows, on_bad_row)
+    return ExampleReader(source, mapping, batch_rows, on_bad_row, empty_response)

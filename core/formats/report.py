@@ -16,6 +16,7 @@ from core.formats.rows import BadRow
 from core.formats.values import Conversions
 
 MAX_LISTED_BAD_ROWS = 50_000
+EMPTY_RESPONSE = "the response is empty: it is imported, and its scores will be missing."
 _DIGEST_BYTES = 16
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -65,7 +66,15 @@ class ImportReport:
     ``n_bad_rows``   rows that could not become an example; the first 50,000 are listed in ``bad_rows``
     """
 
-    def __init__(self, *, source: str, container: str, shape: str, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        source: str,
+        container: str,
+        shape: str,
+        notes: tuple[str, ...] = (),
+        empty_response: str = EMPTY_RESPONSE,
+    ) -> None:
         self.source = source
         self.container = container
         self.shape = shape
@@ -75,6 +84,7 @@ class ImportReport:
         self.bad_rows: list[BadRow] = []
         self.conversions = Conversions()
         self._source_notes = notes
+        self._empty_response = empty_response
         self._lines = array("q")
         self._empty_responses = array("q")
         self._exact = _Digests()
@@ -171,9 +181,7 @@ class ImportReport:
                 "bad row", self.bad_rows[-1].line, f"{rest:,} more bad rows after this line are not listed."
             )
         for line in self._empty_responses:
-            yield ReportRow(
-                "empty response", line, "the response is empty: it is imported, and its scores will be missing."
-            )
+            yield ReportRow("empty response", line, self._empty_response)
         for line, first in self.duplicate_pairs():
             yield ReportRow("exact duplicate", line, f"the same texts as line {first}.")
         for line, first in self.duplicate_pairs(folded=True):

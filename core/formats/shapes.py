@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from core.errors import InputError
 from core.formats.chat import find_turns, read_conversation
@@ -14,6 +14,20 @@ from core.formats.values import Conversions, RowRefusedError, field_text, is_emp
 
 Mapped = tuple[str, str, str, str | None]
 """(instruction, input, output, metadata as JSON or None)"""
+
+
+class Shape(Protocol):
+    """How a row becomes examples; ``name`` says it in a word, ``describe()`` in a line."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def required(self) -> tuple[str, ...]: ...
+
+    def describe(self) -> str: ...
+
+    def apply(self, row: Mapping[str, Any], counts: Conversions) -> list[Mapped]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +189,7 @@ def detect_shape(source: Source) -> RowMapping | None:
     return max((m for m in found if m is not None and m.name == name), key=lambda mapping: len(mapping.required))
 
 
-def check_mapping(source: Source, mapping: RowMapping) -> None:
+def check_mapping(source: Source, mapping: Shape) -> None:
     """Refuse a mapping that names a column which the source does not have, or one column twice.
 
     Raises:
@@ -190,7 +204,7 @@ def check_mapping(source: Source, mapping: RowMapping) -> None:
         raise InputError(f"{source.name}: one column is mapped twice ({mapping.describe()}). Choose different columns.")
 
 
-def apply_mapping(mapping: RowMapping, row: Mapping[str, Any], counts: Conversions) -> list[Mapped]:
+def apply_mapping(mapping: Shape, row: Mapping[str, Any], counts: Conversions) -> list[Mapped]:
     """Return the examples of a row.
 
     Raises:
