@@ -19,6 +19,7 @@ from db import queries, service
 from db.service import Service
 
 REVIEWER = "reviewer_name"
+PICTURE, PICTURES = "picture_format", ("png", "svg")
 
 # The table toolbar's own CSV would carry cells that a spreadsheet runs as formulas: pages offer guarded downloads.
 STYLE = """<style>
@@ -154,25 +155,47 @@ def csv_bytes(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> bytes:
     return buffer.getvalue().encode("utf-8")
 
 
+def _other_picture(shown: str) -> None:
+    """A callback: the cameras of all charts save the other format from now on."""
+    st.session_state[PICTURE] = next(one for one in PICTURES if one != shown)
+
+
 def chart(figure: Any, *, key: str, data: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, **options: Any) -> Any:
-    """A Plotly figure with its two downloads: the picture (in its toolbar) and its data as CSV."""
+    """A Plotly figure with its downloads: the picture (camera in its toolbar, PNG or SVG) and its data as CSV.
+
+    The browser draws the picture itself, so that no renderer is needed on the server. One button below each figure
+    says which format the cameras of all figures save, and changes it for this session.
+    """
+    picture = st.session_state.get(PICTURE, PICTURES[0])
     state = st.plotly_chart(
         figure,
         key=key,
         config={
             "displaylogo": False,
-            "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2},
+            # An SVG has no pixels to double, and Plotly would write them into its width.
+            "toImageButtonOptions": {"format": picture, "filename": name, "scale": 2 if picture == "png" else 1},
         },
         **options,
     )
-    st.download_button(
-        "Data of this chart",
-        data=csv_bytes(data),
-        file_name=f"{name}.csv",
-        mime="text/csv",
-        key=f"{key}-data",
-        type="tertiary",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    with st.container(horizontal=True, gap="medium"):
+        st.download_button(
+            "Data of this chart",
+            data=csv_bytes(data),
+            file_name=f"{name}.csv",
+            mime="text/csv",
+            key=f"{key}-data",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.button(
+            f"Picture: {picture.upper()}",
+            key=f"{key}-picture",
+            type="tertiary",
+            icon=":material/photo_camera:",
+            help=f"The camera in a chart's toolbar saves it as {picture.upper()}. Press to change that to "
+            f"{next(one for one in PICTURES if one != picture).upper()}, for all charts.",
+            on_click=_other_picture,
+            args=(picture,),
+        )
     return state

@@ -3,6 +3,7 @@
 ``empty_home``        a service whose store is empty
 ``half_scored_home``  two datasets, the first half scored, with pairs and decisions (see sample_stores.py)
 ``failed_job_home``   the same, with a score job that failed after its first shard
+``studied_home``      scored sources, evaluation sets and studies with results (see study_stores.py)
 ``run_page``          ``run_page("review", dataset="1")`` -> AppTest after its first run, with these URL parameters
 """
 
@@ -18,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from db import service
 from db.service import Service
 from db.store import Store
-from tests.pages import failed_job, sample_stores
+from tests.pages import failed_job, sample_stores, study_stores
 
 ENTRY = Path(__file__).parents[2] / "pages" / "_entry.py"
 RunPage = Callable[..., AppTest]
@@ -45,6 +46,13 @@ def empty_home(tmp_path: Path) -> Iterator[Service]:
 def half_scored_home(tmp_path: Path) -> Iterator[Service]:
     with running(tmp_path / "home") as started:
         sample_stores.fill_half_scored(started.store)
+        yield started
+
+
+@pytest.fixture
+def studied_home(tmp_path: Path) -> Iterator[Service]:
+    with running(tmp_path / "home") as started:
+        study_stores.fill(started.store)
         yield started
 
 
