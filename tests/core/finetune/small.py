@@ -21,7 +21,7 @@ def settings(base: Path, **changes: Any) -> FinetuneSettings:
         "max_length": 512,
         "epochs": 1.0,
         "learning_rate": 1e-2,
-        "checkpoint_steps": 2,
+        "checkpoint_steps": 0,
         "lora_targets": "all-linear",
     }
     return FinetuneSettings(base=str(base), **(values | changes))

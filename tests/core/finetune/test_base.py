@@ -40,7 +40,7 @@ def base(llama: Path) -> Base:
     return Base.load(small.settings(llama))
 
 
-def run(base: Base, work: Path, *, rows: list[Example] | None = None, seed: int = 1, **settings: Any) -> RunResult:
+def run(base: Base, work: Path, *, rows: list[Example] | None = None, seed: int = 1, **settings: Any) -> Any:
     """A run under changed settings of the same loaded base."""
     before = base.settings
     base.settings = dataclasses.replace(before, **settings)
@@ -198,7 +198,8 @@ def test_a_loss_that_is_no_number_ends_the_run_at_its_step(tmp_path, base):
 
 
 def test_an_evaluation_loss_worse_than_guessing_is_told(tmp_path, base):
-    found = run(base, tmp_path, learning_rate=1.0, lora_alpha=10_000, schedule="constant")
+    rows = [Example(f"Say {i}", "", "z" * 40) for i in range(40)]
+    found = run(base, tmp_path, rows=rows, learning_rate=3e-2, epochs=3.0)
     assert found.outcome == "diverged"
     assert found.loss_nats > math.log(tiny_models.VOCABULARY)
     assert "above that of guessing all tokens alike (5.768)" in found.reason
@@ -207,7 +208,7 @@ def test_an_evaluation_loss_worse_than_guessing_is_told(tmp_path, base):
 def test_nothing_to_train_or_evaluate_on(tmp_path, base):
     empty = run(base, tmp_path / "a", rows=[Example("a", "", ""), Example("b", "", "")])
     assert empty.reason == "No row has a response token to train on (2 times: The response is empty.)"
-    without = base.run(small.ROWS[:8], evaluation=[(1, Example("a", "", ""))], seed=0, work=tmp_path / "b")
+    without: Any = base.run(small.ROWS[:8], evaluation=[(1, Example("a", "", ""))], seed=0, work=tmp_path / "b")
     assert (without.outcome, without.n_null) == ("failed", 1)
     assert "No output of the evaluation set has a loss: The response is empty." in without.reason
     nobody = base.run(small.ROWS[:8], evaluation=[], seed=0, work=tmp_path / "c")

@@ -18,6 +18,12 @@ DETAILS = {
 }
 
 
+def past() -> PastFinetune:
+    found = past_finetune(DETAILS)
+    assert found is not None
+    return found
+
+
 def test_a_past_run_is_read_out_of_its_details():
     assert past_finetune(DETAILS) == PastFinetune(
         base="some/base",
@@ -34,8 +40,7 @@ def test_a_past_run_is_read_out_of_its_details():
 
 
 def test_from_earlier_finetunes_by_hand():
-    past = past_finetune(DETAILS)
-    found = estimate(SETTINGS, n_runs=10, train_tokens=5_000, eval_tokens=6_000, past=[past])
+    found = estimate(SETTINGS, n_runs=10, train_tokens=5_000, eval_tokens=6_000, past=[past()])
     # 2 epochs of 5,000 tokens at 2 ms, 6,000 tokens at 0.5 ms, half a second for each run; 6 s to load
     assert found.seconds == pytest.approx(6 + 10 * (20 + 3 + 0.5))
     assert found.measured
@@ -45,7 +50,7 @@ def test_from_earlier_finetunes_by_hand():
 @pytest.mark.parametrize("changes", [{"base": "other"}, {"precision": "int8"}, {"device": "cuda"}])
 def test_without_one_alike_it_is_a_guess_and_says_so(changes):
     settings = FinetuneSettings(**(SETTINGS.to_params() | changes))
-    found = estimate(settings, n_runs=1, train_tokens=1e6, eval_tokens=0, past=[past_finetune(DETAILS)])
+    found = estimate(settings, n_runs=1, train_tokens=1e6, eval_tokens=0, past=[past()])
     assert not found.measured
     assert "rough guess" in found.basis
     assert "2.0 million tokens" in found.basis
@@ -53,6 +58,5 @@ def test_without_one_alike_it_is_a_guess_and_says_so(changes):
 
 def test_max_steps_bounds_the_tokens():
     settings = FinetuneSettings(**(SETTINGS.to_params() | {"max_steps": 1, "max_length": 100}))
-    past = past_finetune(DETAILS)
-    found = estimate(settings, n_runs=1, train_tokens=5_000, eval_tokens=0, past=[past])
+    found = estimate(settings, n_runs=1, train_tokens=5_000, eval_tokens=0, past=[past()])
     assert found.seconds == pytest.approx(6 + 0.5 + 800 * 0.002)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from core.spans import TextEncoder
 from tests.core import tiny_models
 
 
-def encoder(max_length: int = 200, template: str = "alpaca", **options: bool) -> RowEncoder:
+def encoder(max_length: int = 200, template: str = "alpaca", **options: Any) -> RowEncoder:
     return RowEncoder(TextEncoder(tiny_models.tokenizer(**options)), template=template, max_length=max_length)
 
 
