@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from core.errors import ModelError
+from core.finetune.settings import FinetuneSettings
 from core.indicators import Role
 from core.jobs.devices import ask_nvidia_smi, find_gpus
 from core.model_files import ModelFiles, find_files
@@ -23,6 +24,7 @@ ROLE_NAMES: Mapping[Role, str] = {
     "embedder": "embedder",
 }
 DTYPE_BYTES: Mapping[str, float] = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+PRECISION_BYTES: Mapping[str, float] = {"int8": 1.0, "nf4": 0.5, "bf16": 2.0, "fp32": 4.0}
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 _T5 = ("t5", "mt5", "umt5")
@@ -36,6 +38,7 @@ _PROCESS_BYTES = {"cpu": 0.5e9, "cuda": 0.6e9}
 # Activations of one token at the widest place of a layer, in hidden sizes: attention, MLP and what torch keeps of both.
 _WIDTHS_PER_TOKEN = 16
 _USUAL_HIDDEN = 4096
+_USUAL_LAYERS = 32
 _CPU_BATCH_TOKENS = 2048
 _NVIDIA_SMI_SECONDS = 10.0
 _LITTLE = 0.5
@@ -339,3 +342,66 @@ def check_model(role: Role, settings: RoleSettings, *, memory: Memory | None, we
     except ModelError as error:
         return ModelCheck(role, (Point(False, str(error)),))
     return check_files(role, settings, files, memory=memory, weights=weights)
+
+
+# --- a base model to finetune ---
+
+
+def need_of_base(files: ModelFiles, settings: FinetuneSettings) -> tuple[float | None, float]:
+    """Bytes of the frozen weights (None: unknown), and of what one micro batch of the longest texts keeps.
+
+    Training keeps the activations of every layer, with gradient checkpointing only what enters each. A micro batch of 0
+    (chosen by itself) counts as one row: it is halved when memory runs out, down to that.
+    """
+    size = files.weight_bytes
+    weights = None if size is None else size * PRECISION_BYTES[settings.precision] / (files.stored_bytes or 2.0)
+    tokens = (settings.micro_batch_size or 1) * settings.max_length
+    hidden = files.number("hidden_size", "n_embd", "d_model") or _USUAL_HIDDEN
+    layers = files.number("num_hidden_layers", "n_layer", "num_layers") or _USUAL_LAYERS
+    widths = _WIDTHS_PER_TOKEN + layers if settings.gradient_checkpointing else _WIDTHS_PER_TOKEN * layers
+    return weights, tokens * hidden * widths * (4.0 if settings.precision == "fp32" else 2.0)
+
+
+def check_base(settings: FinetuneSettings, files: ModelFiles, *, memory: Memory | None) -> ModelCheck:
+    """Look whether a model that was found can be finetuned with these settings; nothing is loaded."""
+    source = {"folder": "found", "hub": "found on the hub", "cache": "found in the cache of this machine"}
+    points = [Point(True, source.get(files.place, "found")), _kind_of_student(files), _tokenizer_point(files)]
+    if settings.template == "chat":
+        points.append(_template_point(files))
+    limit = _positions_point(files, settings.max_length)
+    points += [limit] if limit is not None else []
+    weights, room = need_of_base(files, settings)
+    if weights is None:
+        points.append(Point(False, "It has no weights (no *.safetensors and no *.bin file)."))
+    else:
+        points.append(_training_memory_point(weights, room, settings, memory))
+    return ModelCheck("student", tuple(points), files.revision, weights, None if weights is None else weights + room)
+
+
+def _training_memory_point(weights: float, room: float, settings: FinetuneSettings, memory: Memory | None) -> Point:
+    room += _PROCESS_BYTES["cuda" if settings.device.startswith("cuda") else "cpu"]
+    wants = f"{gigabytes(weights)} of weights in {settings.precision} and about {gigabytes(room)} to train with"
+    if memory is None:
+        return Point(None, f"needs {wants}; the free memory of {settings.device} cannot be asked")
+    if weights + room <= memory.free_bytes:
+        return Point(True, f"fits: {wants}, {gigabytes(memory.free_bytes)} free on {memory.place}")
+    return Point(
+        False,
+        f"It does not fit into memory: it needs {wants}, {gigabytes(weights + room)} in all, and "
+        f"{gigabytes(memory.free_bytes)} are free on {memory.place}. Choose a smaller model, fewer bits (int8, nf4), "
+        "a shorter longest text, or gradient checkpointing.",
+    )
+
+
+def adapter_bytes(settings: FinetuneSettings, files: ModelFiles) -> float | None:
+    """About how many bytes an adapter takes on the disk (float32); None where the model's shape is not known.
+
+    ``r`` times the widths of every layer that gets one: query and value, or all seven of a Llama's block.
+    """
+    hidden = files.number("hidden_size", "n_embd", "d_model")
+    layers = files.number("num_hidden_layers", "n_layer", "num_layers")
+    if hidden is None or layers is None:
+        return None
+    inner = files.number("intermediate_size", "n_inner", "d_ff") or 4 * hidden
+    widths = 2 * 2 * hidden if settings.lora_targets == "attention" else 4 * 2 * hidden + 3 * (hidden + inner)
+    return 4.0 * settings.lora_r * layers * widths

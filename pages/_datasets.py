@@ -36,7 +36,9 @@ def show(service: Service) -> None:
     if chosen in by_id:
         _one(service, by_id[chosen])
     else:
-        st.caption("Click a dataset to rename it, remove it or read the report of its import.")
+        st.caption(
+            "Click a dataset to score it, finetune on it, rename it, remove it or read the report of its import."
+        )
 
 
 def _choose(ids: Sequence[int], widget: str, opened: int | None) -> None:
@@ -86,6 +88,10 @@ def links(dataset_id: int) -> None:
     number = str(dataset_id)
     st.page_link("score.py", label="Score it", icon=":material/speed:", query_params={"dataset": number})
     st.page_link("explore.py", label="Explore it", icon=":material/table_rows:", query_params={"datasets": number})
+    st.page_link(
+        "studies.py", label="Finetune on it", icon=":material/experiment:",
+        query_params={"new": "single", "dataset": number},
+    )  # fmt: skip
 
 
 def _one(service: Service, dataset: Mapping[str, Any]) -> None:

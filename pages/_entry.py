@@ -30,6 +30,13 @@ page = st.navigation(
             st.Page("relations.py", title="Relations", icon=":material/scatter_plot:", url_path="relations"),
             st.Page("map.py", title="Map", icon=":material/bubble_chart:", url_path="map"),
         ],
+        "Studies": [
+            st.Page("evaluation.py", title="Evaluation sets", icon=":material/fact_check:", url_path="evaluation"),
+            st.Page("studies.py", title="Studies", icon=":material/experiment:", url_path="studies"),
+            st.Page("univariate.py", title="Univariate", icon=":material/show_chart:", url_path="univariate"),
+            st.Page("regression.py", title="Regression", icon=":material/functions:", url_path="regression"),
+            st.Page("select.py", title="Select", icon=":material/filter_alt:", url_path="select"),
+        ],
         "Reflection": [
             st.Page("reflect.py", title="Reflect", icon=":material/auto_awesome:", url_path="reflect"),
         ],

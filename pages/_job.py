@@ -14,7 +14,7 @@ from core.errors import AssayError, JobError
 from core.jobs.status import RESUMABLE, JobStatus
 from db import jobs
 from db.service import Service
-from pages import _pick, _rows, _ui
+from pages import _job_runs, _kinds, _pick, _rows, _ui
 
 OPENED, WANTED, SAID = "jobs_opened", "jobs_wanted", "jobs_said"
 STATES = {
@@ -131,7 +131,7 @@ def _button(
     )
 
 
-def _buttons(service: Service, job_id: str, status: JobStatus | None, n_retry: int) -> None:
+def _buttons(service: Service, job_id: str, status: JobStatus | None, n_retry: int, *, kind: str) -> None:
     state = status.state if status is not None else "gone"
     queued, ended = state == "queued", status is None or status.ended
     with st.container(horizontal=True, vertical_alignment="center", key=f"job-buttons-{job_id}"):
@@ -143,11 +143,13 @@ def _buttons(service: Service, job_id: str, status: JobStatus | None, n_retry: i
             service, job_id, "Resume", "resume", icon="play_circle", enabled=state in RESUMABLE,
             help_text="Runs a stopped job again. Finished shards are skipped.",
         )  # fmt: skip
-        _button(
-            service, job_id, f"Retry {_failed_rows(n_retry)}" if n_retry else "Retry failed rows", "retry",
-            icon="replay", enabled=bool(n_retry) and status is not None and ended,
-            help_text="A new job over the rows that may come out better. Rows that can never be scored are left out.",
-        )  # fmt: skip
+        if kind in _kinds.RETRIED:
+            _button(
+                service, job_id, f"Retry {_failed_rows(n_retry)}" if n_retry else "Retry failed rows", "retry",
+                icon="replay", enabled=bool(n_retry) and status is not None and ended,
+                help_text="A new job over the rows that may come out better. Rows that can never be scored are left "
+                "out.",
+            )  # fmt: skip
         _button(
             service, job_id, "Sooner", "sooner", icon="arrow_upward", enabled=queued, type="tertiary",
             help_text="Raises the priority of a queued job by one.",
@@ -160,8 +162,9 @@ def _buttons(service: Service, job_id: str, status: JobStatus | None, n_retry: i
             "Remove", icon=":material/delete:", disabled=not ended, key=f"job-removing-{job_id}", type="tertiary"
         ):
             st.markdown(
-                "Remove the job from the list and delete its folder, with its log? "
-                "Scores, pairs and answers that were collected stay."
+                "Remove the job from the list and delete its folder, with its log"
+                + (" and the adapters that were kept? " if kind in _kinds.RUNS else "? ")
+                + "What was collected from it stays: scores, pairs, answers, results of runs."
             )
             _button(
                 service, job_id, "Yes, remove it", "remove", icon="delete", enabled=ended, type="primary",
@@ -174,13 +177,13 @@ def _buttons(service: Service, job_id: str, status: JobStatus | None, n_retry: i
 
 def _progress(status: JobStatus) -> None:
     share = status.done_rows / status.total_rows if status.total_rows else 0.0
-    parts = [f"{status.done_rows:,} of {status.total_rows:,} rows", f"{share:.0%}"]
+    parts = [_kinds.progress_words(status.kind, status.done_rows, status.total_rows), f"{share:.0%}"]
     if status.state == "running":
         if status.rows_per_second is not None:
-            parts.append(f"{_ui.number(status.rows_per_second, 1)} rows/s")
+            parts.append(_kinds.speed(status.kind, status.rows_per_second))
             parts.append(f"about {_ui.duration(status.eta_seconds)} left")
         else:
-            parts.append("starting: the speed is known after the first rows")
+            parts.append(f"the speed is known after the first {_kinds.unit(status.kind)}")
     if status.note and not status.ended:
         parts.append(status.note)
     st.progress(min(share, 1.0), text=_ui.plain(" · ".join(parts)))
@@ -190,9 +193,15 @@ def _facts(record: Mapping[str, Any], status: JobStatus) -> None:
     begun, end = status.started_at, status.ended_at
     now = datetime.now(UTC).replace(tzinfo=None)
     seconds = ((end or now) - begun).total_seconds() if begun is not None else None
+    unit = _kinds.unit(str(record["kind"]))
+    bad = "Runs that diverged or failed." if record["kind"] in _kinds.RUNS else f"{unit.capitalize()} with an error."
     facts = (
-        ("Rows in the store", _ui.number(record["n_collected"]), "Rows of shards that were taken up into the store."),
-        ("Failed rows", _ui.number(max(record["n_failed"], status.failed_rows)), "Rows with at least one error."),
+        (
+            f"{unit.capitalize()} in the store",
+            _ui.number(record["n_collected"]),
+            f"{unit.capitalize()} of shards that were taken up into the store.",
+        ),
+        (f"Failed {unit}", _ui.number(max(record["n_failed"], status.failed_rows)), bad),
         ("Shards", f"{status.done_shards:,} / {status.total_shards:,}", "Finished shards survive every crash."),
         ("Attempt", _ui.number(status.attempt), "How often a worker was started for this job."),
         ("Device", status.device, "Where it runs, or what kind of device it waits for."),
@@ -340,6 +349,8 @@ def _spec(service: Service, job_id: str) -> None:
 
 def _follow_up(record: Mapping[str, Any]) -> None:
     """Where the results of a job are."""
+    if record["kind"] in _kinds.RUNS:
+        return
     if not record["n_collected"] or record["dataset_id"] is None or record["dataset"] is None:
         return
     number = str(record["dataset_id"])
@@ -347,6 +358,9 @@ def _follow_up(record: Mapping[str, Any]) -> None:
         if record["kind"] == "reflect":
             st.page_link("review.py", label="Review its pairs", icon=":material/compare:",
                          query_params={"datasets": number})  # fmt: skip
+        elif record["kind"] == "references":
+            st.page_link("evaluation.py", label="See the evaluation set", icon=":material/fact_check:",
+                         query_params={"dataset": number})  # fmt: skip
         else:
             st.page_link("distributions.py", label="See the distributions", icon=":material/bar_chart:",
                          query_params={"datasets": number})  # fmt: skip
@@ -374,19 +388,22 @@ def show(service: Service) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{state_word(status)}** · {_ui.plain(str(record['title']))}", width="stretch")
             st.caption(_ui.plain(job_id), width="content")
-        _buttons(service, job_id, status, n_retry)
+        _buttons(service, job_id, status, n_retry, kind=str(record["kind"]))
         if status is not None:
             _progress(status)
         _messages(status)
         with st.container(key=f"job-facts-{job_id}", gap="small"):
             if status is not None:
                 _facts(record, status)
-            if record["kind"] == "reflect":
+            if record["kind"] in ("reflect", "references"):
                 _teacher(service, job_id)
         _follow_up(record)
         with st.container():
             _log(service, job_id)
         with st.container():
-            _errors(service, record, reasons, ended=status is not None and status.ended)
+            if record["kind"] in _kinds.RUNS:
+                _job_runs.show(service, record)
+            else:
+                _errors(service, record, reasons, ended=status is not None and status.ended)
         if status is not None:
             _spec(service, job_id)

@@ -264,19 +264,25 @@ def _files_now(model: str, revision: str | None) -> ModelFiles | str:
 
 
 @st.cache_data(ttl=10, max_entries=8, show_spinner=False)
-def _memory(device: str) -> Memory | None:
+def memory_of(device: str) -> Memory | None:
+    """Free memory where a job of this device would run; an answer holds for ten seconds."""
     return free_memory(device)
+
+
+def files_of(model: str, revision: str | None) -> ModelFiles | str:
+    """The files of a model, or why they are not to be had; a folder is looked at anew each time."""
+    local = model.startswith(("/", ".", "~")) or Path(model).is_dir()
+    return (_files_now if local else _files_on_hub)(model, revision)
 
 
 def check(role: Role, settings: Any, *, weights: bool = True) -> ModelCheck:
     """Look at the model of a role without loading it. A folder is looked at anew each time: it may be half copied."""
     if not settings.model:
         return ModelCheck(role, (Point(False, f"No {TITLES[role].lower()} is chosen. Choose one, or type its name."),))
-    local = settings.model.startswith(("/", ".", "~")) or Path(settings.model).is_dir()
-    found = (_files_now if local else _files_on_hub)(settings.model, settings.revision)
+    found = files_of(settings.model, settings.revision)
     if isinstance(found, str):
         return ModelCheck(role, (Point(False, found),))
-    return check_files(role, settings, found, memory=_memory(settings.device), weights=weights)
+    return check_files(role, settings, found, memory=memory_of(settings.device), weights=weights)
 
 
 def show_check(found: ModelCheck) -> None:
@@ -315,7 +321,7 @@ def choose(roles: Sequence[Role], *, key: str, student_weights: bool) -> Models 
                     weights=role != "student" or student_weights,
                 )
             checks.append(found)
-    together = check_together(checks, _memory(device)) if all(one.ok for one in checks) else None
+    together = check_together(checks, memory_of(device)) if all(one.ok for one in checks) else None
     if together is not None:
         (st.caption if together.ok else st.markdown)(f"{_GOOD if together.ok else _PROBLEM} {_ui.plain(together.says)}")
     if not all(one.ok for one in checks) or (together is not None and together.ok is False):

@@ -39,7 +39,8 @@ def picked(ids: Sequence[Id], widget: str, opened: Id | None) -> Id | None:
 def switch(label: str, positions: Mapping[str, str], *, parameter: str) -> str:
     """A segmented control whose position is a parameter of the URL; the first position needs none."""
     key, first = f"switch-{parameter}", next(iter(positions))
-    if key not in st.session_state:
+    # None too: a run of a fragment that the next one cut short can leave a control without its choice.
+    if st.session_state.get(key) not in positions:
         wanted = st.query_params.get(parameter, first)
         st.session_state[key] = wanted if wanted in positions else first
 
@@ -49,9 +50,8 @@ def switch(label: str, positions: Mapping[str, str], *, parameter: str) -> str:
         else:
             st.query_params[parameter] = st.session_state[key]
 
-    return str(
-        st.segmented_control(
-            label, list(positions), required=True, format_func=positions.__getitem__, key=key, on_change=write,
-            label_visibility="collapsed",
-        )
+    found = st.segmented_control(
+        label, list(positions), required=True, format_func=positions.__getitem__, key=key, on_change=write,
+        label_visibility="collapsed",
     )  # fmt: skip
+    return str(found) if found in positions else first

@@ -11,7 +11,7 @@ from core.errors import AssayError
 from core.filters import RowFilter
 from db import commands, queries
 from db.service import Service
-from pages import _example, _row_filter, _rows, _ui
+from pages import _choose, _example, _row_filter, _rows, _ui
 from pages._row_filter import PAGE_SIZES, ROW, SIZE
 
 PAGES, CLOSED = "explore_pages", "explore_closed"
@@ -196,11 +196,21 @@ def _panel(service: Service, widget: str, ids: Sequence[int]) -> None:
         _example.show(service, example)
 
 
+def _datasets(service: Service) -> list[dict[str, Any]]:
+    """The datasets to choose among: all but those of a study's runs, and of these the ones that a link asks for."""
+    found = queries.datasets(service.store)
+    known = {row["dataset_id"] for row in found}
+    asked = {*_choose.numbers("datasets"), *st.session_state.get(_row_filter.DATASETS, ())} - known
+    if not asked:
+        return found
+    return [*found, *(row for row in queries.datasets(service.store, with_runs=True) if row["dataset_id"] in asked)]
+
+
 def main() -> None:
     """Render the page."""
     service = _ui.current_service()
     _ui.header("Explore", "Every row with its scores: filter, sort, open, and keep what you found as a dataset.")
-    found = queries.datasets(service.store)
+    found = _datasets(service)
     if not found:
         _ui.empty("There is no dataset yet, so there are no rows to explore.", page="load.py", label="Load a dataset")
         return

@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from core.errors import AssayError
-from db import jobs, queries, review, sample
+from db import jobs, queries, review, sample, studies
 from db.service import Service
-from pages import _ui
+from pages import _kinds, _ui
 
 STATE_WORDS = {
     "queued": "waiting for its turn",
@@ -53,6 +53,8 @@ def _welcome(service: Service) -> None:
     steps = (
         ("Load", "rows of instruction, input and response"),
         ("Score", "how hard and how informative each row is for the student: IFD, r-IFD, perplexity, MTLD, length"),
+        ("Study", "small finetunes on mixtures tell which scores predict the evaluation loss"),
+        ("Select", "the rows that the rule rates best, shown against random ones"),
         ("Reflect", "a teacher rewrites; the student proposes which rewrite to keep"),
         ("Review", "people see both side by side and decide"),
         ("Export", "what was accepted, with a manifest"),
@@ -68,7 +70,8 @@ def _job_line(job: Mapping[str, Any]) -> None:
     if status is None:
         return
     share = status.done_rows / status.total_rows if status.total_rows else 0.0
-    parts = [STATE_WORDS.get(status.state, status.state), f"{status.done_rows:,} of {status.total_rows:,} rows"]
+    done = _kinds.progress_words(status.kind, status.done_rows, status.total_rows)
+    parts = [STATE_WORDS.get(status.state, status.state), done]
     if status.state == "running" and status.eta_seconds is not None:
         parts.append(f"about {_ui.duration(status.eta_seconds)} left")
     elif status.state == "running" and not status.done_rows:
@@ -127,6 +130,29 @@ def _next_step(service: Service, datasets: list[dict[str, Any]], active: int) ->
         else:
             st.markdown("**Next:** let a teacher reflect on the rows that need it.")
             st.page_link("reflect.py", label="Reflect", icon=":material/auto_awesome:")
+    _study_step(service, active)
+
+
+def _study_step(service: Service, active: int) -> None:
+    """The other way on from scored rows: which scores matter, and the rows that a rule rates best."""
+    if active or not queries.scorers(service.store):
+        return
+    found = studies.studies(service.store)
+    with st.container(border=True):
+        if any(study["n_done"] < study["n_runs"] for study in found):
+            n = sum(study["n_runs"] - study["n_done"] for study in found)
+            st.markdown(f"**Studies:** {n:,} run{'s are' if n != 1 else ' is'} not done yet.")
+            st.page_link("studies.py", label="Studies", icon=":material/experiment:")
+        elif found:
+            st.markdown("**Studies:** every run is done. Fit a rule, then select by it.")
+            st.page_link("regression.py", label="Fit a rule", icon=":material/functions:")
+            st.page_link("select.py", label="Select by a rule", icon=":material/filter_alt:")
+        else:
+            st.markdown("**Or:** learn from small finetunes which scores matter.")
+            st.page_link(
+                "studies.py", label="Plan a study", icon=":material/experiment:",
+                query_params={"new": "multivariate"},
+            )  # fmt: skip
 
 
 def _recent_jobs(service: Service) -> None:
@@ -143,7 +169,7 @@ def _recent_jobs(service: Service) -> None:
                 "job": job["title"],
                 "state": STATE_WORDS.get(status.state, status.state) if status else "its folder is gone",
                 "progress": status.done_rows / status.total_rows if status and status.total_rows else None,
-                "rows": status.total_rows if status else None,
+                "size": f"{status.total_rows:,} {_kinds.unit(job['kind'], status.total_rows)}" if status else None,
                 "failed": status.failed_rows if status else None,
                 "submitted": job["submitted_at"],
             }
@@ -153,7 +179,7 @@ def _recent_jobs(service: Service) -> None:
         column_config={
             "job": st.column_config.TextColumn(width="large"),
             "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
-            "rows": st.column_config.NumberColumn(format="localized"),
+            "size": st.column_config.TextColumn(alignment="right"),
             "failed": st.column_config.NumberColumn(format="localized"),
             "submitted": st.column_config.DatetimeColumn(format="distance"),
         },
@@ -219,7 +245,7 @@ def main() -> None:
     """Render the page."""
     service = _ui.current_service()
     datasets = queries.datasets(service.store)
-    _ui.header("Assay", "Curate instruction-tuning data: score, reflect, review, export.")
+    _ui.header("Assay", "Curate instruction-tuning data: score, study, select, reflect, review, export.")
     if not datasets:
         _welcome(service)
         return

@@ -11,7 +11,7 @@ import streamlit as st
 from core.jobs.status import ENDED, JobStatus
 from db import jobs
 from db.service import Service
-from pages import _job, _pick, _ui
+from pages import _job, _kinds, _pick, _ui
 from pages._job import OPENED, WANTED
 
 SHOWN = {
@@ -68,12 +68,12 @@ def _table(found: Sequence[tuple[dict[str, Any], JobStatus | None]]) -> None:
             "state": st.column_config.TextColumn(width=118),
             "job": st.column_config.TextColumn(width=210),
             "progress": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100, width=110),
-            "rows": st.column_config.TextColumn(width=110, alignment="right"),
+            "done": st.column_config.TextColumn(width=125, alignment="right"),
             "failed": st.column_config.NumberColumn(format="localized", width=65),
-            "rows/s": st.column_config.TextColumn(width=70, alignment="right"),
+            "speed": st.column_config.TextColumn(width=90, alignment="right"),
             "left": st.column_config.TextColumn(width=90, alignment="right"),
             "device": st.column_config.TextColumn(width=62),
-            "kind": st.column_config.TextColumn(width=62),
+            "kind": st.column_config.TextColumn(width=80),
             "dataset": st.column_config.TextColumn(width=120),
             "submitted (UTC)": st.column_config.DatetimeColumn(format="MM-DD HH:mm:ss", width=120),
             "priority": st.column_config.NumberColumn(width=70),
@@ -82,18 +82,24 @@ def _table(found: Sequence[tuple[dict[str, Any], JobStatus | None]]) -> None:
 
 
 def _line(record: Mapping[str, Any], status: JobStatus | None) -> dict[str, Any]:
+    kind = str(record["kind"])
     line: dict[str, Any] = {"state": _job.state_word(status), "job": record["title"]}
     if status is None:
-        line |= {"progress": None, "rows": f"{record['n_collected']:,}", "failed": record["n_failed"] or None}
-        line |= {"rows/s": "", "left": "", "device": ""}
+        n = record["n_collected"]
+        line |= {"progress": None, "done": f"{n:,} {_kinds.unit(kind, n)}", "failed": record["n_failed"] or None}
+        line |= {"speed": "", "left": "", "device": ""}
     else:
         line["progress"] = 100 * status.done_rows / status.total_rows if status.total_rows else None
-        line["rows"] = f"{status.done_rows:,} / {status.total_rows:,}"
+        line["done"] = f"{status.done_rows:,} / {status.total_rows:,} {_kinds.unit(kind, status.total_rows)}"
         line["failed"] = max(record["n_failed"], status.failed_rows) or None
-        line["rows/s"] = _ui.number(status.rows_per_second, 1) if status.state == "running" else ""
+        line["speed"] = _kinds.speed(kind, status.rows_per_second) if status.state == "running" else ""
         line["left"] = _ui.duration(status.eta_seconds) if status.state == "running" else ""
         line["device"] = status.device
-    line |= {"kind": record["kind"], "dataset": record["dataset"] or "—", "submitted (UTC)": record["submitted_at"]}
+    line |= {
+        "kind": _kinds.kind_word(kind),
+        "dataset": record["dataset"] or "—",
+        "submitted (UTC)": record["submitted_at"],
+    }
     line |= {"by": record["submitted_by"] or "—", "priority": status.priority if status is not None else None}
     return line
 
@@ -103,7 +109,7 @@ def _list(service: Service) -> None:
     found = _known(service)
     if not found:
         _ui.empty(
-            "No job was submitted yet. Scoring and reflection run as jobs: they go on when every tab is closed and "
+            "No job was submitted yet. Scoring, reflection and studies run as jobs: they go on when every tab is closed and "
             "when the server restarts.",
             page="score.py",
             label="Score a dataset",
@@ -146,7 +152,9 @@ def _settle_on_a_job(service: Service) -> None:
 def main() -> None:
     """The page."""
     service = _ui.current_service()
-    _ui.header("Jobs", "Scoring and reflection, one line each. They go on without a browser and outlive the server.")
+    _ui.header(
+        "Jobs", "Scoring, reflection and studies, one line each. They go on without a browser and outlive the server."
+    )
     st.html(_job.STYLE)
     _settle_on_a_job(service)
     _list(service)

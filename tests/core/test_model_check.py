@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 
+from core.finetune.settings import paper_preset
 from core.indicators import ROLES, Role
 from core.lm import StudentSettings
 from core.model_check import (
     Memory,
     ModelCheck,
+    adapter_bytes,
+    check_base,
     check_files,
     check_model,
     check_together,
@@ -29,6 +32,7 @@ from core.model_check import (
     positions,
 )
 from core.model_files import ModelFiles, find_files
+from core.scoring import DEMO_STUDENT
 from tests.core import tiny_models, tiny_reward, tiny_unieval
 
 PLENTY = Memory("this machine", 100e9)
@@ -233,6 +237,7 @@ class FakeHub(BaseHTTPRequestHandler):
 CLIENT = """
 import json, sys
 from dataclasses import asdict
+from core.finetune.settings import paper_preset
 from core.lm import StudentSettings
 from core.model_check import Memory, check_model
 found = [check_model("student", StudentSettings(name), memory=Memory("this machine", 10e9)) for name in sys.argv[1:]]
@@ -288,3 +293,35 @@ def test_settings_of_the_student_are_settings_of_a_role(folders: dict[str, Path]
     settings = StudentSettings(str(folders["llama"]))
     assert check_model("student", settings, memory=PLENTY).ok
     assert not check_model("student", replace(settings, max_length=4096), memory=PLENTY).ok
+
+
+# --- a base model to finetune ---
+
+
+def test_fewer_bits_and_shorter_texts_need_less_memory() -> None:
+    files = find_files(str(DEMO_STUDENT), None)
+    settings = paper_preset(str(DEMO_STUDENT))
+    fits = check_base(settings, files, memory=Memory("this machine", 8e9))
+    assert fits.ok
+    assert fits.need_bytes is not None
+    for change in ({"precision": "nf4"}, {"max_length": 128}, {"gradient_checkpointing": True}):
+        less = check_base(replace(settings, **change), files, memory=None)
+        assert less.ok
+        assert less.need_bytes is not None
+        assert less.need_bytes < fits.need_bytes
+    tight = check_base(settings, files, memory=Memory("this machine", 1e6))
+    assert "does not fit into memory" in tight.problems[0]
+
+
+def test_an_adapter_is_as_large_as_its_matrices() -> None:
+    """Rank 8 on two square projections of every layer, two matrices each, in float32."""
+    settings = paper_preset(str(DEMO_STUDENT))
+    files = find_files(str(DEMO_STUDENT), None)
+    hidden, layers = files.number("hidden_size"), files.number("num_hidden_layers")
+    assert hidden is not None
+    assert layers is not None
+    assert adapter_bytes(settings, files) == 4 * 8 * layers * 2 * (hidden + hidden)
+    every = adapter_bytes(replace(settings, lora_targets="all-linear"), files)
+    assert every is not None
+    assert every > 4 * 8 * layers * 4 * (hidden + hidden)
+    assert adapter_bytes(settings, replace(files, config={})) is None

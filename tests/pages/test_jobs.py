@@ -73,7 +73,7 @@ def test_a_failed_job_is_opened_with_message_errors_and_rows(failed_job_home: Se
     listed = page.dataframe[0].value
     assert listed["state"].tolist() == ["✗ failed"]
     assert listed["job"].tolist() == ["Score *mtld* of <b>May</b>"]
-    assert listed["rows"].tolist() == ["8 / 24"]
+    assert listed["done"].tolist() == ["8 / 24 rows"]
     assert page.query_params["job"] == [JOB_ID] or page.query_params["job"] == JOB_ID
     text = said(page)
     assert "✗ failed" in text
