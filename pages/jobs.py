@@ -109,8 +109,8 @@ def _list(service: Service) -> None:
     found = _known(service)
     if not found:
         _ui.empty(
-            "No job was submitted yet. Scoring, reflection and studies run as jobs: they go on when every tab is closed and "
-            "when the server restarts.",
+            "No job was submitted yet. Scoring, reflection and studies run as jobs: they go on when every tab is "
+            "closed and when the server restarts.",
             page="score.py",
             label="Score a dataset",
             icon=":material/speed:",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -178,12 +180,13 @@ def test_means_and_counts_of_any_size_equal_taking_them_anew() -> None:
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
-    for arguments in (
+    cases: tuple[dict[str, Any], ...] = (
         {"ids": [1, 1], "predicted": [0, 1]},
         {"ids": [1], "predicted": [0, 1]},
         {"ids": [1], "predicted": [0], "max_per_category": 1},
         {"ids": [1], "predicted": [0], "min_distance": 1.0},
         {"ids": [1], "predicted": [0], "min_distance": 0.0, "vectors": np.zeros((1, 2))},
-    ):
+    )
+    for arguments in cases:
         with pytest.raises(InputError):
             sel.rank(arguments.pop("ids"), arguments.pop("predicted"), **arguments)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -20,7 +22,7 @@ SOURCE = study_stores.SOURCES[1]  # a name with markup in it
 
 
 @pytest.fixture
-def studied(tmp_path) -> tuple[Service, study_stores.Studied]:
+def studied(tmp_path: Path) -> Iterator[tuple[Service, study_stores.Studied]]:
     with running(tmp_path / "home") as started:
         yield started, study_stores.fill(started.store)
 
