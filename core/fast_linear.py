@@ -61,6 +61,16 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, 64 << 20)) and bool(mallopt(_M_TRIM_THRESHOLD, 256 << 20))
 
 
+def give_back_freed_memory() -> None:
+    """Give what lies free between arrays in use back to the system, where glibc can: after a run, not within one."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def use_onednn(model: torch.nn.Module) -> int:
     """Let every plain float32 linear layer of a model on the CPU run through oneDNN, for inference.
 

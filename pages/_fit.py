@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import AssayError
-from core.indicators import DEFAULT_NEIGHBOUR, LOSSES, MOST_NEIGHBOURS
+from core.indicators import DEFAULT_NEIGHBOUR, FIRST_OUTPUTS, LOSSES, MOST_NEIGHBOURS
 from core.run_table import RunTable, coverage, differences, reason_left_out, run_table, varies, without
 from db import queries, studies, study_means
 from db.service import Service
@@ -174,7 +174,10 @@ def nothing_to_fit(chosen: Chosen, *, least: int) -> bool:
 
 
 def proposed(chosen: Chosen) -> list[str]:
-    """Keys of indicators that make sense as regressors: no raw losses, in every run, and not the same in all."""
+    """Keys of indicators that make sense as regressors: no raw losses, in every run, and not the same in all.
+
+    The paper's come first, then the first number of each indicator: characters say what tokens do.
+    """
     raw = {output.key for output in LOSSES.outputs}
     outputs = {column.key: column.output for column in chosen.columns}
     good = [
@@ -182,7 +185,12 @@ def proposed(chosen: Chosen) -> list[str]:
         for one in coverage(chosen.table)
         if outputs[one.key] not in raw and varies(one) and one.n_runs == len(chosen.table.runs)
     ]
-    return sorted(good, key=lambda key: USUAL.index(outputs[key]) if outputs[key] in USUAL else len(USUAL))
+
+    def place(key: str) -> tuple[int, bool]:
+        output = outputs[key]
+        return (USUAL.index(output) if output in USUAL else len(USUAL)), output not in FIRST_OUTPUTS
+
+    return sorted(good, key=place)
 
 
 def left_out(table: RunTable, more: Sequence[tuple[str, str]] = ()) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from core.errors import InputError
+from core.rules import Rule
 from pages import _ui
 
 COUNTS = (
@@ -101,9 +104,45 @@ def findings(
         st.caption(f"The first {len(rows):,} of {total:,} findings are shown, up to 250 of each kind.")
 
 
+def _formula(rule: Mapping[str, Any]) -> str:
+    try:
+        return Rule.from_json(json.dumps(rule)).formula()
+    except InputError:  # kept by another version: it stands whole in the JSON
+        return "in a form that this version does not read; see the JSON"
+
+
+def selected(details: Mapping[str, Any], *, dataset_id: int) -> None:
+    """How a selection by a rule came to be: in a few lines, the scorers as a table, all of it as JSON."""
+    rule, size = details["rule"], details.get("size", {})
+    refused = ", ".join(f"{n:,} {reason}" for reason, n in details.get("refused", {}).items())
+    limits = ", ".join(f"{name} {value}" for name, value in details.get("constraints", {}).items() if value)
+    lines = [
+        f"The {details['n_selected']:,} best of {details['n_ranked']:,} rows of {details['from_dataset']['name']} "
+        f"by the rule {rule['name']}.",
+        f"Rule: {_formula(rule['rule'])}",
+        "Size: " + ", ".join(f"{name} {value}" for name, value in size.items()),
+        f"Constraints: {limits or 'none'}. Not ranked: {refused or 'none'}.",
+        *(f"Applied all the same: {one}" for one in details.get("applied_despite", ())),
+    ]
+    notes(lines)
+    scorers = [
+        {name: scorer.get("family", {}).get(name) for name in ("output", "version", "model", "revision", "template")}
+        for scorer in details.get("scorers", ())
+    ]
+    st.dataframe(scorers, hide_index=True, key=f"selected-scorers-{dataset_id}", height="content", placeholder="—")
+    st.download_button(
+        "Provenance as JSON", data=json.dumps(dict(details), indent=2, ensure_ascii=False).encode(),
+        file_name=f"selection-{dataset_id}.json", mime="application/json", icon=":material/download:",
+        key=f"selected-json-{dataset_id}", on_click="ignore",
+    )  # fmt: skip
+
+
 def kept(details: Mapping[str, Any], *, dataset_id: int, name: str) -> None:
     """The report that was kept with a dataset."""
     summary = details.get("report")
+    if not summary and details.get("rule"):
+        selected(details, dataset_id=dataset_id)
+        return
     if not summary:
         st.caption("This dataset was not imported from a file, so there is no report of an import.")
         return

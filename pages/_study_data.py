@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.charts.studies import Line, Panel
 from core.errors import AssayError
-from core.indicators import INDICATORS, KNN
+from core.indicators import FIRST_OUTPUTS
 from core.jobs.status import JobStatus
 from db import studies, study_means
 from db.service import Service
@@ -183,12 +183,9 @@ def _live_curves(service: Service, job_ids: Sequence[str], numbers: Collection[i
 
 # --- indicators ---
 
-_FIRST_OUTPUTS = frozenset(one.outputs[0].key for one in (*INDICATORS, *KNN.values()))
-
-
 def usual_keys(keys: Sequence[str]) -> list[str]:
     """Of the keys of indicator columns those that people ask for first: no raw losses, no second unit of a length."""
-    return [key for key in keys if key.partition("@")[0] in _FIRST_OUTPUTS] or list(keys)
+    return [key for key in keys if key.partition("@")[0] in FIRST_OUTPUTS] or list(keys)
 
 
 def chosen_keys(labels: Mapping[str, str], *, key: str, unusual: Collection[str] = ()) -> list[str]:

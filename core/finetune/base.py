@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.batches import is_out_of_memory
+from core.fast_linear import give_back_freed_memory
 from core.finetune import loading
 from core.finetune.adapter import adapted, lora_targets
 from core.finetune.evaluating import Evaluation, scoring
@@ -124,6 +125,7 @@ class Base:
             result = self._trained(examples, outputs, seed=seed, work=work, report=report, note=note, details=details)
         details["peak_bytes"] = peak.bytes()
         forget(work)
+        give_back_freed_memory()  # or it grows by some megabytes a run, in pieces that no later array fits into
         return replace(result, seconds=time.perf_counter() - began, details=details)
 
     # --- training ---

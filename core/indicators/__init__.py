@@ -12,6 +12,7 @@ from core.indicators.value import ROLES, Evidence, Indicator, Needs, Output, Rol
 
 __all__ = [
     "DEFAULT_NEIGHBOUR",
+    "FIRST_OUTPUTS",
     "INDICATORS",
     "KNN",
     "LOSSES",
@@ -62,6 +63,9 @@ _ALL: tuple[Indicator, ...] = tuple(
 
 OUTPUTS: dict[str, Output] = {output.key: output for one in (*_ALL, LOSSES) for output in one.outputs}
 """Every output by its key."""
+
+FIRST_OUTPUTS = frozenset(one.outputs[0].key for one in _ALL)
+"""Of every indicator the number that people ask for first; the others are the same in another unit, or beside it."""
 
 
 def chosen(keys: Iterable[str]) -> tuple[Indicator, ...]:

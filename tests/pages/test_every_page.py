@@ -15,7 +15,7 @@ def test_the_navigation_holds_every_page_file() -> None:
     assert [name for name in PAGES if f'"{name}.py"' not in entry] == []
 
 
-@pytest.mark.parametrize("state", ["empty_home", "half_scored_home", "failed_job_home"])
+@pytest.mark.parametrize("state", ["empty_home", "half_scored_home", "failed_job_home", "studied_home"])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_runs_in_every_state_of_the_store(
     name: str, state: str, run_page: RunPage, request: pytest.FixtureRequest

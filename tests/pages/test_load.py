@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from db import imports, queries
+from core import selection
+from core.filters import RowFilter
+from core.rules import parse
+from db import imports, queries, selections
 from db.service import Service
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import HOSTILE
@@ -274,3 +277,27 @@ def test_a_dataset_is_renamed_and_removed_and_shows_its_report(empty_home: Servi
     assert not page.exception
     assert queries.datasets(empty_home.store) == []
     assert "There is no dataset yet" in said(page)
+
+
+def test_a_selection_says_by_which_rule_it_was_made(half_scored_home: Service, run_page: RunPage) -> None:
+    store = half_scored_home.store
+    ids = queries.matching_ids(store, RowFilter(), limit=4)
+    ranking = selection.rank(ids, [0.4, 0.1, 0.3, 0.2])
+    found = selection.cut(ranking, size=2)
+    rule = parse("0.9 + 0.01*length", name="Short <b>rows</b>")
+    details = selections.provenance(
+        dataset_id=1, dataset="six", rule_name=rule.name, rule=json.loads(rule.to_json()),
+        scorers=[{"output": "length", "scorer_id": 1, "family": {"output": "length", "revision": "local-7"}}],
+        mismatches=[], constraints={"max_per_category": 3}, size={"by": "number", "value": 2}, ranking=ranking,
+        selection=found,
+    )  # fmt: skip
+    made = selections.save_selection(store, found.kept, name="Best", details=details)
+    page = run_page("load")
+    page.session_state["load_dataset"] = made
+    page.run()
+    assert not page.exception
+    words = unescaped(said(page))
+    assert "The 2 best of 4 rows of six by the rule Short <b>rows</b>." in words
+    assert rule.formula() in words
+    assert "max_per_category 3" in words
+    assert any("local-7" in str(table.value.to_dict()) for table in page.dataframe)
