@@ -233,7 +233,7 @@ def smallest_p_words(n_random: int) -> str:
     if 1 / (n_random + 1) <= LEVEL + 1e-12:
         return f"{reach} ({1 / (n_random + 1):.3f})."
     return (
-        f"{reach} ({1 / (n_random + 1):.2f}), so this test cannot reach {LEVEL:g}: "
+        f"{reach} ({1 / (n_random + 1):.3f}), so this test cannot reach {LEVEL:g}: "
         f"that takes at least {random_needed()} random subsets."
     )
 
@@ -305,8 +305,8 @@ def _subsets(n: int) -> str:
 
 
 def _words(test: SubsetTest, verdict: str) -> str:
-    side = "lower" if test.difference_nats < 0 else "higher"
-    gap = f"{abs(test.difference_nats):.4f} nats {side} than the mean of {test.n_random:,} random"
+    side = "lower than" if test.difference_nats < 0 else "higher than" if test.difference_nats > 0 else "from"
+    gap = f"{abs(test.difference_nats):.4f} nats {side} the mean of {test.n_random:,} random"
     head = {
         BETTER: "The selected subset is better than random ones of its size.",
         WORSE: "The selected subset is worse than random ones of its size.",

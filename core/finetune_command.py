@@ -113,6 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
         refused = values["train"]["n_refused"] + values["eval"]["n_refused"]
         skipped = result.details.get("n_train_rows_skipped", 0)
         told = [f"{refused:,} rows could not be read"] if refused else []
+        repeated = values["eval"]["n_repeated"]
+        told += [f"{repeated:,} outputs stand twice and count once"] if repeated else []
         told += [f"{skipped:,} rows had nothing to train on"] if skipped else []
         told += [f"{result.n_null:,} outputs have no loss (see {LOSSES_FILE})"] if result.n_null else []
         if result.outcome != "done":

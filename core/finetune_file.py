@@ -60,10 +60,14 @@ class FinetuneFiles:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a file that could be read, with their places in it, and the number of those that could not."""
+    """The rows of a file that could be read, with their places in it, and the number of those that could not.
+
+    ``n_repeated``  rows of an evaluation file that are left out since their very texts stand before them
+    """
 
     examples: tuple[tuple[int, Example], ...]
     n_refused: int
+    n_repeated: int
     describes: Mapping[str, Any]
 
 
@@ -72,8 +76,9 @@ def finetune_files(
 ) -> tuple[RunResult, Mapping[str, Any]]:
     """Do it; return the run's result and what ``result.json`` holds.
 
-    Several rows of the evaluation file with the same instruction are several references of it. A run that an earlier
-    call began in the folder is gone on with; it ends as if it had never stopped.
+    Several rows of the evaluation file with the same instruction are several references of it; one whose very texts
+    stand before it is left out and counted. A run that an earlier call began in the folder is gone on with; it ends as
+    if it had never stopped.
 
     Raises:
         SettingsError: the folder holds something else, a result, or a run with other settings.
@@ -130,10 +135,16 @@ def read_rows(path: Path, mapping: ColumnMapping | None, *, evaluation: bool) ->
     if not examples:
         bad = reader.report.bad_rows
         raise InputError(f"{source.name} has no row that can be used{f': {bad[0].reason}' if bad else '.'}")
+    n_read = len(examples)
+    if evaluation:  # as in a study: an output that stands there again counts once
+        first: dict[Example, int] = {}
+        for row, example in examples:
+            first.setdefault(example, row)
+        examples = [(row, example) for example, row in first.items()]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     described = {"name": path.name, "sha256": digest, "mapping": shape.describe()}
-    return Rows(tuple(examples), reader.report.n_bad_rows, described)
+    return Rows(tuple(examples), reader.report.n_bad_rows, n_read - len(examples), described)
 
 
 # --- the folder ---
@@ -233,8 +244,15 @@ def _write(asked: FinetuneFiles, result: RunResult, train: Rows, evaluation: Row
         "seconds": result.seconds,
         "finished_at": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
         "seed": asked.seed,
-        "train": {**train.describes, "n_rows": len(train.examples), "n_refused": train.n_refused},
-        "eval": {**evaluation.describes, "n_rows": len(evaluation.examples), "n_refused": evaluation.n_refused},
+        **{
+            name: {
+                **one.describes,
+                "n_rows": len(one.examples),
+                "n_refused": one.n_refused,
+                "n_repeated": one.n_repeated,
+            }
+            for name, one in (("train", train), ("eval", evaluation))
+        },
         "details": dict(result.details),
     }
     _replace(asked.out / RESULT_FILE, json.dumps(values, indent=1, ensure_ascii=False))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from core.example import Example
 
-__all__ = ["LM_VERSION", "LOSS_KEYS", "Loss", "Prepared", "Student", "StudentSettings"]
+__all__ = ["LM_VERSION", "LOSS_KEYS", "OUT_OF_MEMORY", "Loss", "Prepared", "Student", "StudentSettings"]
 
 LM_VERSION = "1"
 """Changes whenever a loss may come out differently; part of every scorer that stands on a student."""
@@ -62,7 +62,8 @@ class Loss:
     transient: bool = False
 
 
-_TOO_LARGE = Loss(None, 0, "The student ran out of memory on this text alone.", transient=True)
+OUT_OF_MEMORY = "The student ran out of memory on this text alone."
+_TOO_LARGE = Loss(None, 0, OUT_OF_MEMORY, transient=True)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ ALIASES = {
 
 MOST_CHARACTERS = 4000
 
-_LEFT = re.compile(r"\s*(?P<log>log|ln)?\s*\(?\s*(?:L|loss)\b[^=+*0-9]*=", re.IGNORECASE)
+_LEFT = re.compile(r"\s*(?P<log>log|ln)?\s*\(?\s*(?:L|loss)\b[^=+*0-9-]*=", re.IGNORECASE)
 _TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"

@@ -113,9 +113,10 @@ class SizeSearch:
         for number, trial in enumerate(trials, 1):
             asked = self.ask()
             if asked != trial.n_rows:
+                suggests = "no further size" if asked is None else f"{asked:,}"
                 raise JobError(
                     f"The search cannot go on as it began: its trial {number} had {trial.n_rows:,} rows, and FLAML "
-                    f"{searcher_version()} suggests {asked or 0:,}. Resume it with the version it began with (it "
+                    f"{searcher_version()} suggests {suggests}. Resume it with the version it began with (it "
                     "stands in the details of its trials), or start a new search between the best sizes so far."
                 )
             self.tell(trial.loss_nats)

@@ -38,7 +38,7 @@ class SearchParams:
 
 
 def read_params(spec: JobSpec) -> SearchParams:
-    """The parameters of a search job, on the device that it was queued for.
+    """The parameters of a search job, for the device that it was queued for: the scheduler shows it one GPU only.
 
     Raises:
         JobError: they are not those of a search.
@@ -48,7 +48,7 @@ def read_params(spec: JobSpec) -> SearchParams:
         settings = FinetuneSettings.from_params(params["settings"])
         hours = params.get("hours")
         return SearchParams(
-            settings=dataclasses.replace(settings, device="cpu") if spec.device == "cpu" else settings,
+            settings=dataclasses.replace(settings, device=spec.device),
             lowest=int(params["lowest"]),
             highest=int(params["highest"]),
             hours=None if hours is None else float(hours),

@@ -159,17 +159,26 @@ def groups(
     for run, label, x, loss in zip(table.runs, table.labels, table.columns[key], table.columns[RESPONSE], strict=True):
         if x is None or loss is None or (log_response and loss <= 0):
             continue
-        if run["role"] == "bin" and not all_bins and not _is_cut_by(run["details"], output, scorer_id):
+        if run["role"] == "bin" and not all_bins and not _is_cut_by(run["details"], key, output, scorer_id):
             continue
         kind = _GROUP_OF_ROLE.get(run["role"], GROUPS[-1])
         found[kind].append(Point(x, math.log(loss) if log_response else loss, label, run["run_id"]))
     return [_group(kind, points) for kind, points in found.items() if points]
 
 
-def _is_cut_by(details: Mapping[str, Any], output: str, scorer_id: int | None) -> bool:
-    """Whether a bin was cut by this indicator; of a kNN distance, whose columns have no scorer, the output decides."""
-    by = details.get("scorer_id")
-    return details.get("indicator") == output and (by is None or scorer_id is None or by == scorer_id)
+def _is_cut_by(details: Mapping[str, Any], key: str, output: str, scorer_id: int | None) -> bool:
+    """Whether a bin was cut by this indicator.
+
+    A bin keeps the key that its column had in the plan: ``ifd@12`` where several scorers had the output. So the output
+    is compared, and the scorer where both are known; of kNN distances, which have none, the numbers in the keys.
+    """
+    cut, _, cut_number = str(details.get("indicator", "")).partition("@")
+    number, by = key.partition("@")[2], details.get("scorer_id")
+    if cut != output:
+        return False
+    if by is not None and scorer_id is not None:
+        return bool(by == scorer_id)
+    return not cut_number or not number or cut_number == number
 
 
 def _group(kind: str, points: Sequence[Point]) -> Group:

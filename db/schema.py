@@ -9,8 +9,8 @@
 - ``evaluation_sets`` marks datasets to evaluate on: members that share instruction and input are references of one
   instruction.
 - ``studies`` plan ``runs``: one finetune each, on a dataset of its own. ``run_results`` are appended, so a run that is
-  done again has two; ``current_run_results`` has the latest. ``run_losses`` are its losses per evaluation output.
-  ``study_jobs`` says which jobs do the runs of which study.
+  done again has two; ``current_run_results`` has the latest, a good one before any other. ``run_losses`` are its losses
+  per evaluation output. ``study_jobs`` says which jobs do the runs of which study.
 - ``dataset_distances`` are the mean kNN distances of a dataset within itself, computed when it had ``n_vectors``
   embeddings: remembered, not a record.
 - ``fits`` and ``rules`` never change; another one gets another name.
@@ -134,6 +134,7 @@ V3: tuple[str, ...] = (
         rule_id bigint primary key, name varchar not null unique, origin varchar not null, fit_id bigint,
         rule json not null, note varchar, created_at timestamp not null, created_by varchar)""",
     """create view current_run_results as
-        select * from run_results qualify row_number() over (partition by run_id order by result_id desc) = 1""",
+        select * from run_results
+        qualify row_number() over (partition by run_id order by outcome = 'done' desc, result_id desc) = 1""",
     """insert into evaluation_sets select dataset_id, created_at, created_by from datasets where kind = 'evaluation'""",
 )

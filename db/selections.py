@@ -15,6 +15,7 @@ from core import __version__
 from core.selection import Ranking, Selection
 from db import commands, embeddings, queries
 from db.conditions import category_column
+from db.evaluation import HAS_OUTPUT
 from db.store import Store, frame, rows
 from db.to_score import dataset_digest
 
@@ -244,13 +245,13 @@ def save_selection(
 
 
 def n_evaluation_characters(store: Store, evaluation_id: int) -> int:
-    """Characters of the members that a run is evaluated on: those with an output."""
+    """Characters of what a run is evaluated on: the distinct members with an output."""
     with store.read() as connection:
         found = rows(
             connection,
-            """select coalesce(sum(length(e.instruction) + length(e.input) + length(e.output)), 0)::bigint n
-            from members m join examples e on e.example_id = m.example_id
-            where m.dataset_id = :id and trim(e.output) <> ''""",
+            f"""select coalesce(sum(length(e.instruction) + length(e.input) + length(e.output)), 0)::bigint n
+            from examples e where e.example_id in (select example_id from members where dataset_id = :id)
+                and {HAS_OUTPUT}""",
             id=evaluation_id,
         )
     return int(found[0]["n"])

@@ -26,6 +26,7 @@ from core.studies import (
     steered_mixtures,
 )
 from db import queries, selections, study_means
+from db.evaluation import HAS_OUTPUT
 from db.fits import rules
 from db.store import Store, frame
 from db.studies import sources_of
@@ -302,7 +303,7 @@ def _evaluation_rows(store: Store, evaluation_id: int) -> list[tuple[int, int, b
     with store.read() as connection:
         found = frame(
             connection,
-            """select distinct m.example_id, hash(e.instruction, e.input)::varchar prompt, e.output <> '' is_output
+            f"""select distinct m.example_id, hash(e.instruction, e.input)::varchar prompt, {HAS_OUTPUT} is_output
             from members m join examples e on e.example_id = m.example_id where m.dataset_id = $id""",
             {"id": evaluation_id},
         ).to_pylist()

@@ -17,14 +17,15 @@ from core.jobs.folder import JobFolder
 from core.jobs.status import RESUMABLE
 from core.models import resolve_revision
 from db import jobs
+from db.evaluation import HAS_OUTPUT
 from db.store import Store, frame
 
 _BATCH_ROWS = 8192
 _TEXTS = [("example_id", pa.int64()), *((name, pa.string()) for name in ("instruction", "input", "output"))]
 TEXTS_SCHEMA = pa.schema(_TEXTS)
-_EVALUATED = """select e.example_id, e.instruction, e.input, e.output from (
+_EVALUATED = f"""select e.example_id, e.instruction, e.input, e.output from (
     select example_id, min(position) place from members where dataset_id = $id group by example_id
-) m join examples e on e.example_id = m.example_id where e.output <> ''"""
+) m join examples e on e.example_id = m.example_id where {HAS_OUTPUT}"""
 MEMBERS_SCHEMA = pa.schema([(name, pa.int64()) for name in ("run_id", "position", "example_id")])
 
 

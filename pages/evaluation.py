@@ -110,8 +110,8 @@ def _warnings(chosen: Mapping[str, Any]) -> None:
         )
     if chosen["n_duplicates"]:
         st.caption(
-            f":material/info: {chosen['n_duplicates']:,} rows have the very texts of an earlier one. Import the set "
-            "again without exact duplicates to have each output once."
+            f":material/info: {chosen['n_duplicates']:,} rows have the very texts of an earlier one. Each output "
+            "counts once in an evaluation loss, however often it stands here."
         )
 
 

@@ -25,6 +25,7 @@ from core.finetune.texts import RowEncoder, TrainRows, n_steps, plan_batches
 from core.finetune.training import Report, Trained, train
 from core.finetune.versions import versions
 from core.finetune.work import ADAPTER, PeakMemory, begin, forget, identity_of, keep, restart
+from core.lm import OUT_OF_MEMORY
 from core.span_losses import find_way
 from core.spans import TextEncoder
 
@@ -102,8 +103,8 @@ class Base:
         ``report`` is called after every optimiser step with its point and the number of steps.
 
         What is wrong with this run alone is its outcome: ``failed`` (no token to train or evaluate on, out of memory)
-        or ``diverged`` (a loss that is not finite, or an evaluation loss above both that of guessing all tokens alike
-        and that of the untrained base).
+        or ``diverged`` (a loss that is not finite, that of a single output too, or an evaluation loss above both that
+        of guessing all tokens alike and that of the untrained base).
 
         Raises:
             ModelError: the model fails, as it would in every run.
@@ -228,7 +229,7 @@ class Base:
                 keep(adapter, work / ADAPTER)
         last = [point.loss_nats for point in trained.points[-per_epoch:] if point.loss_nats is not None]
         result = self._result(outputs, losses, trained, details)
-        return replace(result, train_loss_nats=math.fsum(last) / len(last))
+        return replace(result, train_loss_nats=math.fsum(last) / len(last) if last else None)
 
     # --- evaluation ---
 
@@ -252,6 +253,13 @@ class Base:
     ) -> RunResult:
         """Judge the losses: done, diverged or failed. The adapter is off."""
         curve = trained.points if trained is not None else ()
+        lost = outputs.lost(losses)
+        if lost:
+            # A mean over the others would be over other outputs than that of the runs that it is compared with.
+            failed = trained is None or any(one.reason == OUT_OF_MEMORY for one in lost)
+            return RunResult(
+                outcome="failed" if failed else "diverged", reason=_why_lost(lost, losses), losses=losses, curve=curve
+            )
         mean = _mean(losses)
         if mean is None:
             return RunResult(outcome="failed", reason=_why_none(losses), losses=losses, curve=curve)
@@ -287,6 +295,13 @@ def _why_none(losses: Sequence[OutputLoss]) -> str:
     if not losses:
         return "The evaluation set has no output to evaluate on."
     return f"No output of the evaluation set has a loss: {losses[0].reason}"
+
+
+def _why_lost(lost: Sequence[OutputLoss], losses: Sequence[OutputLoss]) -> str:
+    return (
+        f"{len(lost)} of {len(losses)} outputs of the evaluation set have tokens but no loss, the first that of row "
+        f"{lost[0].example_id}: {lost[0].reason}"
+    )
 
 
 def _row_details(rows: TrainRows, eos: int | None) -> dict[str, Any]:

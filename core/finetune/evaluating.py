@@ -72,6 +72,13 @@ class Evaluation:
         spans = [of_row[KEY] for of_row in self._prepared.spans]
         return sum(len(one.ids) for one in spans if isinstance(one, Span))
 
+    def lost(self, losses: Sequence[OutputLoss]) -> list[OutputLoss]:
+        """Those without a loss although they have tokens to take it over: not finite, or out of memory."""
+        spans = (of_row[KEY] for of_row in self._prepared.spans)
+        return [
+            one for one, span in zip(losses, spans, strict=True) if one.loss_nats is None and isinstance(span, Span)
+        ]
+
     def run(self, model: PreTrainedModel, on_progress: Progress | None = None) -> list[OutputLoss]:
         """The mean response-token loss of every output, in order; None with a reason where there is none.
 

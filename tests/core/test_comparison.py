@@ -180,4 +180,4 @@ def test_random_subsets_needed() -> None:
     assert c.random_needed(0.05) == 19
     assert c.random_needed(0.1) == 9
     assert "cannot reach" not in c.smallest_p_words(19)
-    assert "cannot reach" in c.smallest_p_words(18)
+    assert "1/19 (0.053), so this test cannot reach 0.05" in c.smallest_p_words(18)

@@ -161,3 +161,13 @@ def test_every_setting_has_an_option_and_wrong_use_is_exit_code_2(tmp_path, trai
         with pytest.raises(SettingsError, match=says):  # which the command line makes exit code 2
             command(train, "--eval", train, "--base", "x", "--out", out, option, value)
     assert not (tmp_path / "o").exists()
+
+
+def test_an_output_that_stands_twice_in_the_evaluation_file_counts_once(tmp_path, train, llama):
+    """As in a study, whose evaluation set is evaluated on distinct outputs."""
+    rows = [{"instruction": "Say", "output": text} for text in ("one", "two", "one", "three")]
+    files = asked(train, write(tmp_path / "eval.jsonl", rows), tmp_path / "out", llama)
+    result, written = finetune(dataclasses.replace(files, settings=dataclasses.replace(files.settings, max_steps=1)))
+    assert [one.example_id for one in result.losses] == [0, 1, 3]
+    assert result.loss_nats == pytest.approx(sum(one.loss_nats for one in result.losses) / 3)
+    assert (written["eval"]["n_rows"], written["eval"]["n_repeated"], written["train"]["n_repeated"]) == (3, 1, 0)

@@ -110,6 +110,7 @@ def test_every_output_can_stand_in_a_rule():
         ("ifd@12", "scorer is chosen when the rule is applied"),
         ("__import__('os')", "is not understood"),
         ("1, 2*reward", "At character 2: ',' is not understood"),
+        ("L - length = 2*reward", "At character 5: length stands beside|'=' is not understood"),
         ("reward " * 700, "longer than 4,000 characters"),
     ],
 )

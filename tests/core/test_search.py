@@ -98,6 +98,15 @@ def test_replaying_what_was_never_suggested_is_refused_in_words():
         search.replay([Trial(333, 2.0)])
 
 
+def test_a_trial_after_the_last_size_is_refused_in_words():
+    search, trials = SizeSearch(lowest=1, highest=2, seed=0), []
+    while (size := search.ask()) is not None:
+        search.tell(2.0)
+        trials.append(Trial(size, 2.0))
+    with pytest.raises(JobError, match="suggests no further size"):
+        SizeSearch(lowest=1, highest=2, seed=0).replay([*trials, Trial(1, 2.0)])
+
+
 def test_asking_and_telling_take_turns():
     search = SizeSearch(lowest=100, highest=1000, seed=0)
     with pytest.raises(JobError, match="not asked"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from core.finetune.results import RunResult, from_table
 from core.finetune.settings import FinetuneSettings
 from core.jobs.folder import JobFolder
 from core.jobs.runner import Progress
-from core.search_job import NO_FURTHER_SIZE, Load, run
+from core.search_job import NO_FURTHER_SIZE, Load, read_params, run
 from tests.core import tiny_models
 from tests.core.search_jobs import KnownBase, new_job, some_rows
 
@@ -132,6 +133,12 @@ def test_a_size_that_was_tried_is_copied_and_says_of_which_trial(tmp_path, monke
     assert copied.details["n_rows"] == 7
     assert copied.seconds == 0.0
     assert "seconds_training" not in copied.details
+
+
+def test_a_gpu_that_was_asked_for_by_number_is_the_one_that_the_scheduler_shows(tmp_path):
+    folder = new_job(tmp_path, dataclasses.replace(SETTINGS, device="cuda:1"))
+    assert read_params(dataclasses.replace(folder.spec(), device="cuda")).settings.device == "cuda"
+    assert read_params(folder.spec()).settings.device == "cpu"
 
 
 def test_parameters_that_are_not_those_of_a_search_are_refused(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.univariate import correlation, line
+from core.run_table import run_table
+from core.univariate import correlation, groups, line
 
 
 def test_the_line_and_its_band_are_those_of_statsmodels() -> None:
@@ -81,3 +82,34 @@ def test_intervals_cover_the_truth_at_their_rate(method: str) -> None:
         assert found.high is not None
         hits += found.low <= truth <= found.high
     assert 0.92 <= hits / len(drawn) <= 0.975
+
+
+def _bins(indicator: str, scorer_id: int | None) -> list[str]:
+    """Labels of the bins that are drawn for a column, of runs cut by ``ifd`` of two scorers and by two kNN columns."""
+    cut = [("ifd@12", 12), ("ifd@13", 13), ("ifd", 12), ("mtld", 4), ("knn_6@7", None), ("knn_6@8", None)]
+    runs = [
+        {"run_id": i, "study_id": 1, "study": "S", "label": f"{by} by {scorer}", "role": "bin", "dataset_id": i,
+         "outcome": "done", "reason": None, "loss_nats": 2.0 + i, "n_rows": 5,
+         "details": {"indicator": by, "scorer_id": scorer, "bin": 0}}
+        for i, (by, scorer) in enumerate(cut)
+    ]  # fmt: skip
+    n = len(runs)
+    table = run_table(
+        runs, keys=[indicator], dataset_ids=range(n), mean=np.arange(float(n))[:, None],
+        n_values=np.full((n, 1), 5), n_members=np.full(n, 5),
+    )  # fmt: skip
+    output = indicator.partition("@")[0]
+    return [
+        point.label
+        for group in groups(table, key=indicator, output=output, scorer_id=scorer_id)
+        for point in group.points
+    ]
+
+
+def test_bins_are_known_by_the_scorer_that_cut_them_whatever_the_key_of_its_column() -> None:
+    """A plan calls a column ifd@12 where there are two scorers of ifd, and ifd where there is one."""
+    assert _bins("ifd@12", 12) == _bins("ifd", 12) == ["ifd@12 by 12", "ifd by 12"]
+    assert _bins("ifd@13", 13) == ["ifd@13 by 13"]
+    assert _bins("mtld", 4) == ["mtld by 4"]
+    assert _bins("knn_6@8", None) == ["knn_6@8 by None"]
+    assert _bins("knn_1", None) == []

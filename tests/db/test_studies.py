@@ -18,7 +18,17 @@ from core.jobs.folder import JobFolder
 from core.scoring import DEMO_STUDENT
 from core.settings import Settings
 from core.studies import PlannedRun, Source, bins, random_mixtures, single_run
-from db import collecting, commands, jobs, queries, studies
+from db import (
+    collecting,
+    commands,
+    evaluation,
+    jobs,
+    queries,
+    selections,
+    studies,
+    study_plans,
+    study_submit,
+)
 from db.service import Service
 from db.store import Store, rows, scalar
 from tests.db.conftest import EXAMPLES, batch
@@ -221,6 +231,34 @@ def test_a_job_holds_what_its_runs_train_on_and_pins_the_base(store: Store, tmp_
         jobs.submit_retry(store, tmp_path / "jobs", job_id=folder.job_id)
 
 
+def test_an_output_of_white_space_is_none_and_one_that_stands_twice_counts_once(store: Store) -> None:
+    """What the Evaluation sets page counts, what a plan reckons with and what a run is evaluated on are the same."""
+    texts = [
+        Example("Who?", "", "I."),
+        Example("Who?", "", " \n\t"),
+        Example("Who?", "", "You."),
+        Example("Who?", "", ""),
+    ]
+    evaluation_id = import_texts(store, "odd", texts, kind="evaluation")
+    evaluation.mark(store, evaluation_id)
+    found = evaluation.evaluation_set(store, evaluation_id)
+    assert (found["n_outputs"], found["n_members"]) == (2, 4)
+    with store.write() as connection:
+        connection.execute(
+            text(
+                """insert into members select :id, 4, example_id, null from members
+                where dataset_id = :id and position = 0"""
+            ),
+            {"id": evaluation_id},
+        )
+    with store.read() as connection:
+        evaluated = study_submit.evaluation_texts(connection, evaluation_id).read_all()["output"].to_pylist()
+        assert (evaluated, study_submit.evaluation_size(connection, evaluation_id)) == (["I.", "You."], 2)
+    look = study_plans.look(store, single_run([1]), kind="single", evaluation_id=evaluation_id, columns=[])
+    assert look.n_outputs == 2
+    assert selections.n_evaluation_characters(store, evaluation_id) == len("Who?I.") + len("Who?You.")
+
+
 def test_several_gpus_share_the_runs_out_in_turn(store: Store, tmp_path: Path, tiny: str) -> None:
     study_id = new_study(store, base=tiny)
     folders = studies.submit_study(store, tmp_path / "jobs", study_id=study_id, parts=3)
@@ -301,6 +339,25 @@ def test_a_result_is_collected_once_with_its_losses_and_its_curve(store: Store, 
     assert (studies.study(store, study_id)["n_done"], studies.study(store, study_id)["n_bad"]) == (1, 0)
     assert jobs.collected_shards(store, folder.job_id) == {1}
     assert jobs.jobs(store)[0]["n_failed"] == 0
+
+
+def test_a_crash_while_a_result_is_collected_leaves_nothing_of_it(
+    store: Store, tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id, folder = submitted(store, tmp_path, tiny)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(collecting, "_put_failures", crash)  # after the result, before the ledger
+        with pytest.raises(KeyboardInterrupt):
+            finish(store, folder, 1, result())
+    for table in ("run_results", "run_losses", "run_curves", "job_shards"):
+        assert count(store, table) == 0
+    collecting.collect(store, folder, 1)
+    assert (count(store, "run_results"), count(store, "run_losses"), count(store, "run_curves")) == (1, 2, 2)
+    assert studies.study(store, study_id)["n_done"] == 1
 
 
 def test_a_run_that_went_wrong_is_counted_and_can_be_done_again(store: Store, tmp_path: Path, tiny: str) -> None:

@@ -220,6 +220,24 @@ def test_nothing_to_train_or_evaluate_on(tmp_path, base):
     assert (partly.outcome, partly.n_null, partly.losses[-1].reason) == ("done", 1, "The response is empty.")
 
 
+def test_an_output_whose_loss_is_not_finite_is_no_gap_in_a_mean(tmp_path, llama):
+    """Else one run's mean would be over other outputs than another's, and both would go into the same fit."""
+    import torch
+
+    base = Base.load(small.settings(llama))
+    embeddings = base._model.get_input_embeddings().weight
+    with torch.no_grad():
+        embeddings[base.tokenizer("~")["input_ids"][-1]] = math.nan
+    evaluation = [*small.EVALUATION, (7, Example("Say", "", "a ~ b"))]
+    trained: Any = base.run(small.ROWS[:8], evaluation=evaluation, seed=0, work=tmp_path / "a")
+    assert (trained.outcome, trained.loss_nats) == ("diverged", None)
+    assert "outputs of the evaluation set have tokens but no loss" in trained.reason
+    assert "not a finite number" in trained.reason
+    untrained = base.run([], evaluation=evaluation, seed=0, work=tmp_path / "b")
+    assert (untrained.outcome, untrained.loss_nats) == ("failed", None)
+    assert base.run([], evaluation=small.EVALUATION, seed=0, work=tmp_path / "c").outcome == "done"
+
+
 @pytest.mark.parametrize("family", ["gemma2", "bloom"])
 def test_families_with_a_peculiar_head_attention_or_none(tmp_path, family):
     base = Base.load(small.settings(tiny_models.save(tmp_path / "model", family), lora_targets="attention"))
