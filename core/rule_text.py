@@ -37,12 +37,21 @@ _TOKEN = re.compile(
 _SAME = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "\u00a0": " "})
 
 
-def formula_text(intercept: float, terms: Sequence[tuple[str, float]], *, log_response: bool) -> str:
-    """The formula of an intercept and (output, coefficient) pairs; every number in the fewest digits that keep it."""
-    parts = [repr(float(intercept))]
+def formula_text(
+    intercept: float, terms: Sequence[tuple[str, float]], *, log_response: bool, digits: int | None = None
+) -> str:
+    """The formula of an intercept and (output, coefficient) pairs; every number in the fewest digits that keep it.
+
+    With ``digits`` in so many significant ones.
+    """
+
+    def number(value: float) -> str:
+        return repr(float(value)) if digits is None else f"{value:.{digits}g}"
+
+    parts = [number(intercept)]
     for output, coefficient in terms:
         sign = "-" if math.copysign(1.0, coefficient) < 0 else "+"
-        parts.append(f" {sign} {abs(float(coefficient))!r}*{output}")
+        parts.append(f" {sign} {number(abs(float(coefficient)))}*{output}")
     return f"{'log L' if log_response else 'L'} = {''.join(parts)}"
 
 

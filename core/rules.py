@@ -86,10 +86,13 @@ class Rule:
         """Keys of its indicators, in order."""
         return tuple(term.output for term in self.terms)
 
-    def formula(self) -> str:
-        """The rule as text, such as ``log L = 1.07 - 0.15*reward``; :func:`parse` reads it back to the last digit."""
+    def formula(self, *, digits: int | None = None) -> str:
+        """The rule as text, such as ``log L = 1.07 - 0.15*reward``; :func:`parse` reads it back to the last digit.
+
+        With ``digits`` the numbers are rounded to so many significant ones, to be read.
+        """
         terms = [(term.output, term.coefficient) for term in self.terms]
-        return formula_text(self.intercept, terms, log_response=self.log_response)
+        return formula_text(self.intercept, terms, log_response=self.log_response, digits=digits)
 
     def predict(self, values: Mapping[str, Any]) -> np.ndarray:
         """Predict by arrays ``[m]`` (or numbers) of each indicator: float64, the log loss if ``log_response``.

@@ -258,10 +258,10 @@ def _base(service: Service, start: FinetuneSettings, *, key: str) -> str:
 
 def _main(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    first, second = st.columns(3), st.columns(3)
+    first, second = (st.columns(3, vertical_alignment="bottom") for _ in range(2))
     with first[0]:
         values["precision"] = _choice(
-            "Precision of the base", "precision", PRECISIONS, PRECISION_WORDS, start, key=key,
+            "Base kept in", "precision", PRECISIONS, PRECISION_WORDS, start, key=key,
             help_text="How the base's weights are kept; the adapter is trained in float32. Losses are float32.",
         )  # fmt: skip
     with first[1]:
@@ -277,7 +277,7 @@ def _main(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
 
 def _others(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    lora, steps, limits, more = (st.columns(3) for _ in range(4))
+    lora, steps, limits, more = (st.columns(3, vertical_alignment="bottom") for _ in range(4))
     for places, numbers in ((lora, _LORA), (steps, _STEPS), (limits, _LIMITS)):
         for place, number in zip(places, numbers, strict=True):
             with place:

@@ -153,9 +153,10 @@ def take_all_in() -> None:
 
 def nothing_to_fit(chosen: Chosen, *, least: int) -> bool:
     """Whether there is too little to draw or fit; if so, says what is missing."""
-    if len(chosen.table.runs) < least:
+    n = len(chosen.table.runs)
+    if n < least:
         _ui.empty(
-            f"{len(chosen.table.runs)} runs of these studies are done; {least} are needed. "
+            f"{n} {'run' if n == 1 else 'runs'} of these studies {'is' if n == 1 else 'are'} done; {least} are needed. "
             "Runs that are still going come in here when they end.",
             page="studies.py",
             label="Look at the studies",

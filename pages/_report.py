@@ -106,7 +106,7 @@ def findings(
 
 def _formula(rule: Mapping[str, Any]) -> str:
     try:
-        return Rule.from_json(json.dumps(rule)).formula()
+        return Rule.from_json(json.dumps(rule)).formula(digits=4)
     except InputError:  # kept by another version: it stands whole in the JSON
         return "in a form that this version does not read; see the JSON"
 

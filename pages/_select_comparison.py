@@ -125,6 +125,7 @@ def _expected(chosen: Chosen, settings: FinetuneSettings, *, n_runs: int, evalua
         train_tokens=mean * size.n,
         eval_tokens=selections.n_evaluation_characters(chosen.store, evaluation_id) / CHARACTERS_PER_TOKEN,
         past=studies.past_finetunes(chosen.store),
+        n_rows=size.n,
     )
     gpus = chosen.service.scheduler.gpus() if settings.device.startswith("cuda") else ()
     parts = min(max(1, len(gpus)), n_runs)
@@ -159,7 +160,10 @@ def _overlap(chosen: Chosen, evaluation_id: int) -> None:
         icon=":material/warning:",
     )
     st.page_link(
-        "evaluation.py", label="See them", icon=":material/fact_check:", query_params={"dataset": str(evaluation_id)}
+        "evaluation.py",
+        label="See them",
+        icon=":material/fact_check:",
+        query_params={"set": str(evaluation_id), "panel": "overlap", "against": str(chosen.dataset_id)},
     )
 
 

@@ -62,7 +62,7 @@ def _title(row: Mapping[str, Any]) -> str:
 
 def show_formula(rule: Rule) -> None:
     """The formula, and where it comes from."""
-    st.code(rule.formula(), language=None, wrap_lines=True)
+    st.code(rule.formula(digits=4), language=None, wrap_lines=True)
     source = rule.source.strip().rstrip(".")
     st.caption(_ui.plain(f"{source[:1].upper()}{source[1:]}. Lower is better." if source else "Lower is better."))
 
@@ -183,7 +183,7 @@ def pick_constraints(service: Service, version: str, dataset_id: int) -> Constra
             help_text="Rows that reviewers rejected as a candidate and that no decision took.",
         )  # fmt: skip
         evaluation = _toggle(
-            "Leave out what evaluation sets ask", "evaluation",
+            "Leave out evaluation rows", "evaluation",
             help_text="Rows with the same instruction and input as a row of any evaluation set: a student that was "
             "trained on them would be evaluated on what it has seen.",
         )  # fmt: skip

@@ -143,7 +143,9 @@ def _expected(service: Service, view: SelectView, settings: FinetuneSettings, as
     middle = math.sqrt(asked["lowest"] * asked["highest"])
     n_runs = asked["n_trials"] if asked["hours"] is None else 1
     usual, longest = (
-        estimate(settings, n_runs=n_runs, train_tokens=tokens * n_rows, eval_tokens=eval_tokens, past=past)
+        estimate(
+            settings, n_runs=n_runs, train_tokens=tokens * n_rows, eval_tokens=eval_tokens, past=past, n_rows=n_rows
+        )
         for n_rows in (middle, asked["highest"])
     )
     if asked["hours"] is None:

@@ -87,7 +87,7 @@ def _control(chosen: Chosen) -> Size:
     way_before = st.session_state.get(BY) or st.query_params.get("by", "number")
     if st.session_state.get(BY) not in WAYS:
         st.session_state[BY] = way_before if way_before in WAYS else "number"
-    left, right = st.columns([2, 5], vertical_alignment="bottom")
+    left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         way = st.segmented_control(
             "Size by", list(WAYS), format_func=WAYS.__getitem__, required=True, key=BY, label_visibility="collapsed"
@@ -319,7 +319,7 @@ def _table(chosen: Chosen, ids: Sequence[int], *, key: str) -> None:
             {"example_id": example_id, "scorer_id": i, "value": None if np.isnan(value) else float(value)}
             for i, value in values.items()
         ]
-    title = {"scorer_id": PREDICTED, "output": chosen.scale.removeprefix("predicted ") + " (predicted)"}
+    title = {"scorer_id": PREDICTED, "output": "predicted"}
     terms = [chosen.known[i] for i in chosen.scorers.values()]
 
     def remember(found: tuple[int, ...], widget: str) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 from core.rules import Rule
 
 BY = "select-by"
-WAYS = {"number": "Number of rows", "share": "Share", "threshold": "Predicted value up to"}
+WAYS = {"number": "Number of rows", "share": "Share", "threshold": "Threshold"}
 _SIZE = "select-size"
 
 

@@ -183,6 +183,7 @@ def _live_curves(service: Service, job_ids: Sequence[str], numbers: Collection[i
 
 # --- indicators ---
 
+
 def usual_keys(keys: Sequence[str]) -> list[str]:
     """Of the keys of indicator columns those that people ask for first: no raw losses, no second unit of a length."""
     return [key for key in keys if key.partition("@")[0] in FIRST_OUTPUTS] or list(keys)

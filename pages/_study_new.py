@@ -181,7 +181,7 @@ def _mixtures(
     st.caption(_ui.plain(f"{len(found)} sources: {shown}{more}"))
     n_runs, size = study_plans.usual_counts(total)
     key = f"{PAGE}-{_rows.identity(chosen, split_by)}"
-    first, second, third = st.columns(3)
+    first, second = st.columns(2)
     with first:
         n_runs = int(
             st.number_input(
@@ -196,7 +196,7 @@ def _mixtures(
                 help="The paper: 2,000.", persist_state="page",
             )
         )  # fmt: skip
-    steer, spread = _steering(columns, third, key=key)
+    steer, spread = _steering(columns, key=key)
     return {"split_by": split_by, "n_runs": n_runs, "size": size, "steer": steer, "spread": spread}
 
 
@@ -216,22 +216,22 @@ def _source_sizes(
     return {source.label: len(source) for source in study_plans.sources(_store, design)}
 
 
-def _steering(columns: Sequence[IndicatorColumn], place: Any, *, key: str) -> tuple[str | None, float]:
+def _steering(columns: Sequence[IndicatorColumn], *, key: str) -> tuple[str | None, float]:
     """Whether mixtures are drawn so that the mean of an indicator spreads; None: in random proportions alone."""
     labels = {column.key: column.label for column in columns}
     options = ["", *labels]
     asked = st.query_params.get("steer", "")
-    with place:
-        steer = st.selectbox(
-            "Steer by",
-            options,
-            index=options.index(asked) if asked in options else 0,
-            format_func=lambda one: labels[one] if one else "nothing: random proportions",
-            help="Random mixtures of similar sources barely vary. Steered ones are drawn so that the mean of this "
-            "indicator is spread evenly: rows are drawn with weights exp(λ·z) of their value on top of the random "
-            "proportions, λ found for each mixture.",
-            key=f"{PAGE}-steer-{_rows.identity(tuple(options))}",
-        )
+    # A line of its own: the names are long.
+    steer = st.selectbox(
+        "Steer by",
+        options,
+        index=options.index(asked) if asked in options else 0,
+        format_func=lambda one: labels[one] if one else "nothing: random proportions",
+        help="Random mixtures of similar sources barely vary. Steered ones are drawn so that the mean of this "
+        "indicator is spread evenly: rows are drawn with weights exp(λ·z) of their value on top of the random "
+        "proportions, λ found for each mixture.",
+        key=f"{PAGE}-steer-{_rows.identity(tuple(options))}",
+    )
     if not steer:
         st.query_params.pop("steer", None)
         return None, 0.6
@@ -340,7 +340,8 @@ def _evaluation_set(sets: Sequence[Mapping[str, Any]]) -> tuple[int | None, bool
     row = by_id[int(chosen)]
     if not row["n_outputs"]:
         st.error("No instruction of this evaluation set has a reference output, so there is no loss to compute.")
-        st.page_link("evaluation.py", label="Have references written", icon=":material/fact_check:")
+        st.page_link("evaluation.py", label="Have references written", icon=":material/fact_check:",
+                     query_params={"set": str(chosen), "panel": "references"})  # fmt: skip
         return None, False
     without = st.checkbox(
         "Leave out rows that the evaluation set asks, exactly or nearly",

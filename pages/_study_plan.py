@@ -105,6 +105,7 @@ def _expected(service: Service, version: str, plan: Plan, settings: FinetuneSett
         train_tokens=plan.train_tokens,
         eval_tokens=plan.eval_tokens,
         past=past,
+        n_rows=sum(len(run.example_ids) for run in plan.runs) / len(plan.runs),
     )
 
 
@@ -116,8 +117,8 @@ def _numbers(service: Service, plan: Plan, settings: FinetuneSettings | None, ex
         ("Rows in each", rows, f"{plan.n_pool:,} distinct rows in all."),
         (
             "Evaluated on",
-            f"{plan.n_outputs:,} outputs",
-            f"Reference outputs of {plan.n_instructions:,} instructions.",
+            f"{plan.n_outputs:,} output{'s' if plan.n_outputs != 1 else ''}",
+            f"Reference outputs of {plan.n_instructions:,} instruction{'s' if plan.n_instructions != 1 else ''}.",
         ),
     ]
     if expected is not None:

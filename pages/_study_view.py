@@ -90,6 +90,8 @@ def _numbers(seen: Seen) -> None:
         ("Best run", _study_data.loss_words(best) if best else "—", _label_help(best)),
         ("Worst run", _study_data.loss_words(worst) if worst else "—", _label_help(worst)),
     )
+    if seen.study["kind"] == "single":
+        cells = (*cells[:3], ("After the finetune", *cells[3][1:]))
     for column, (label, value, words) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(label, value, border=True, help=words)
 
@@ -158,7 +160,7 @@ def curve_rows(lines: Sequence[charts.Line]) -> pd.DataFrame:
 def _against_indicators(
     seen: Seen, done: Sequence[Run], panels: Sequence[charts.Panel], means: dict[int, dict[str, float | None]]
 ) -> None:
-    if seen.study["kind"] == "search":
+    if seen.study["kind"] in ("search", "single"):  # their runs are not made to differ in an indicator
         return
     st.markdown("**Evaluation loss against the indicators**")
     rows = [{**run, "means": means.get(run["dataset_id"], {})} for run in done if run["role"] != "base"]

@@ -92,13 +92,17 @@ def _lines(panels: dict[str, tuple[IndicatorColumn, list[Group]]]) -> list[dict[
 # --- one indicator ---
 
 
-def _indicator(panels: dict[str, tuple[IndicatorColumn, list[Group]]], lines: Sequence[dict[str, Any]]) -> str:
+def _indicator(
+    panels: dict[str, tuple[IndicatorColumn, list[Group]]], lines: Sequence[dict[str, Any]], usual: Sequence[str]
+) -> str:
     """The indicator that is looked at: that of the link, else that of a univariate study, else the strongest."""
     asked = st.query_params.get(INDICATOR, "")
     if asked in panels:
         return asked
     cut = next((line["key"] for line in lines if line["runs"] == "bins"), None)
-    return str(cut or lines[0]["key"])
+    # Raw losses and other units of the same length are not what one looks for first.
+    good = next((line["key"] for line in lines if line["key"] in usual), None)
+    return str(cut or good or lines[0]["key"])
 
 
 def _table(chosen: Chosen, lines: Sequence[dict[str, Any]], shown: str) -> None:
@@ -151,7 +155,7 @@ def _draw(chosen: Chosen, panels: Sequence[Panel], *, y_title: str, name: str, h
 def _one(chosen: Chosen, panels: dict[str, tuple[IndicatorColumn, list[Group]]], *, y_title: str) -> None:
     lines = _lines(panels)
     keys = list(panels)
-    shown = _indicator(panels, lines)
+    shown = _indicator(panels, lines, _fit.proposed(chosen))
     st.query_params[INDICATOR] = shown
     picked = st.selectbox(
         "Indicator", keys, index=keys.index(shown), format_func=lambda key: panels[key][0].label,

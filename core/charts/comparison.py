@@ -63,8 +63,9 @@ def comparison_figure(
             fillcolor="rgba(230,159,0,0.16)", layer="below",
         )  # fmt: skip
     _base(figure, [p.loss_nats for p in (*selected, *random)], expected, base_nats)
-    figure.update_layout(**layout(height=230))
-    figure.update_layout(margin={"l": 8, "r": 16, "t": 40, "b": 44}, legend={"y": 1.05})
+    # The legend stands above the line that names the untrained base.
+    figure.update_layout(**layout(height=246))
+    figure.update_layout(margin={"l": 8, "r": 16, "t": 56, "b": 44}, legend={"y": 1.16})
     figure.update_xaxes(title_text="evaluation loss (nats per token), lower is better", zeroline=False)
     figure.update_yaxes(
         tickvals=[0, 1], ticktext=["random", "selected"], range=[-0.6, 1.6], showgrid=False, zeroline=False,

@@ -17,6 +17,7 @@ from core.charts.theme import NEUTRAL, REJECT, SERIES, layout
 Row = Mapping[str, Any]
 MOST_POINTS_A_LINE = 160
 MOST_IN_A_LINE = 4
+_FEW_STEPS = 10
 ROLE_WORDS: Mapping[str, str] = {
     "base": "untrained base",
     "mixture": "mixture",
@@ -114,6 +115,8 @@ def curves_figure(
         told.add(state)
     figure.update_layout(**layout(height=height, showlegend=len(told) > 1))
     figure.update_xaxes(title_text="epoch" if by_epoch else "optimiser step", zeroline=False)
+    if not by_epoch and max((line.steps[-1] for line in lines if line.steps), default=0) <= _FEW_STEPS:
+        figure.update_xaxes(dtick=1)  # there is no step 1.5
     figure.update_yaxes(
         title_text="training loss (nats per response token)", type="log" if log else None, zeroline=False
     )

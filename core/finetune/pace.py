@@ -64,13 +64,15 @@ def estimate(
     train_tokens: float,
     eval_tokens: float,
     past: Sequence[PastFinetune] = (),
+    n_rows: float | None = None,
 ) -> Estimate:
     """How long ``n_runs`` runs of a study may take, one after another, with the base loaded once.
 
     ``train_tokens`` are those of one run in one epoch, ``eval_tokens`` those of the evaluation set, prompts included in
     both; ``past`` is newest first, and only what was done with the same base, precision and kind of device counts.
+    ``n_rows``: rows of one run, which say how long the texts of ``max_steps`` batches are.
     """
-    trained = _trained_tokens(settings, train_tokens)
+    trained = _trained_tokens(settings, train_tokens, n_rows)
     alike = [one for one in past if _alike(one, settings)][:_LATEST]
     if alike:
         training = median(one.seconds / one.n_tokens for one in alike)
@@ -94,9 +96,10 @@ def estimate(
     )
 
 
-def _trained_tokens(settings: FinetuneSettings, tokens: float) -> float:
-    """Tokens of all steps; ``max_steps`` bounds them by full batches of the longest texts."""
-    most = float(settings.max_steps) * settings.batch_size * settings.max_length
+def _trained_tokens(settings: FinetuneSettings, tokens: float, n_rows: float | None) -> float:
+    """Tokens of all steps; ``max_steps`` bounds them by full batches of mean texts, or of the longest if not known."""
+    of_a_row = min(tokens / n_rows, settings.max_length) if n_rows else settings.max_length
+    most = float(settings.max_steps) * settings.batch_size * of_a_row
     of_epochs = settings.epochs * tokens
     if not settings.max_steps:
         return of_epochs

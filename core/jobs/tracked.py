@@ -111,7 +111,7 @@ class TrackedJob:
         elif self.status.ended and not (self.swept or line.closed):
             self.send_signal(signal.SIGKILL)  # children that outlived their worker hold memory and files
             if state == "cancelled" and line.phase != "cancelled":
-                self.folder.append_event("cancelled", message="Cancelled while it ran; finished shards are kept.")
+                self.folder.append_event("cancelled", message="Cancelled while it ran; what was finished is kept.")
                 self.observe()
             self.swept = True
 

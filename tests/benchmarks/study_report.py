@@ -130,7 +130,7 @@ def _compared(found: Findings) -> str:
     lines = [
         "### Rule against random, on unseen rows",
         "",
-        f"Rule ({found.rule.source}): `{found.rule.formula()}`. It selects {rows}.",
+        f"Rule ({found.rule.source}): `{found.rule.formula(digits=4)}`. It selects {rows}.",
         "",
         f"Selected {_number(one.selected_nats, '.4f')} nats; random mean {_number(one.random_nats, '.4f')} "
         f"(one further random subset is expected from {_number(one.random_low_nats, '.4f')} to "

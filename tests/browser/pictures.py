@@ -1,6 +1,7 @@
 """Take the README's pictures of a running dashboard: `python -m tests.browser.pictures http://localhost:8501`.
 
-The workspace should hold the sample, reflected and with some decisions, and one larger scored dataset (``--dataset``).
+The workspace should hold the sample, reflected and with some decisions, and one larger scored dataset (``--dataset``);
+study 1 with its runs, and rule 1 made of a fit of them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def take(page: Page, url: str, *, dataset: int, rows: Path | None) -> None:
         ("reflect", "reflect?dataset=2"),
         ("export", "export?dataset=2"),
         ("jobs", "jobs"),
+        ("study", "studies?study=1"),
+        ("regression", "regression?studies=1&regressors=length.ifd"),
+        ("select", f"select?dataset={dataset}&rule=1"),
     ):
         _open(page, f"{url}/{path}")
         page.screenshot(path=str(PICTURES / f"{name}.png"))

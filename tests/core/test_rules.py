@@ -268,3 +268,9 @@ def test_what_is_not_scored_says_by_what_to_score_it():
     assert found.scorers == {"mtld": 3}
     assert found.problems[0].startswith("ifd: no row is scored. Score it by org/student at c0ffeec0ff")
     assert match(PUBLISHED, []).problems[0] == "reward: no row is scored. Score it first."
+
+
+def test_a_formula_to_be_read_is_rounded() -> None:
+    rule = parse("1.0694123 - 0.149812345*reward + 8.25712e-5*length", name="long")
+    assert rule.formula(digits=4) == "log L = 1.069 - 0.1498*reward + 8.257e-05*length"
+    assert parse(rule.formula(), name="long") == rule

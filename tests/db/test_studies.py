@@ -381,6 +381,15 @@ def test_a_run_that_went_wrong_is_counted_and_can_be_done_again(store: Store, tm
         again.job_id,
     )
     assert count(store, "run_results") == 5  # both tries are kept
+    with store.write() as connection:  # an older job of the study was resumed, and failed after all
+        connection.execute(
+            text(
+                """insert into run_results select nextval('result_ids'), run_id, 'late', 'failed', 'late', null, 0, 0,
+                null, null, details, finished_at from run_results where run_id = :id and outcome = 'done'"""
+            ),
+            {"id": run_id},
+        )
+    assert studies.runs(store, [study_id])[1]["outcome"] == "done"
     finish(store, again, 1, result())
     again.append_event("done")
     with pytest.raises(StoreError, match="Every run of this study is done"):

@@ -69,7 +69,7 @@ def test_what_is_doubtful_is_said(filled: tuple[Store, Studied]) -> None:
     plan = study_plans.look(
         store, study_plans.draw(store, by_ifd, columns), kind="univariate", evaluation_id=marked, columns=columns
     )
-    assert plan.warnings == ("1 row has no value of ifd and is in no run that is made by it.",)
+    assert plan.warnings == ("1 row has no value of IFD and is in no run that is made by it.",)
     single = Design(kind="single", dataset_ids=ids[:1])
     plan = study_plans.look(
         store, study_plans.draw(store, single, columns), kind="single", evaluation_id=marked, columns=columns

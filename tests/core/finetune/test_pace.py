@@ -60,3 +60,5 @@ def test_max_steps_bounds_the_tokens():
     settings = FinetuneSettings(**(SETTINGS.to_params() | {"max_steps": 1, "max_length": 100}))
     found = estimate(settings, n_runs=1, train_tokens=5_000, eval_tokens=0, past=[past()])
     assert found.seconds == pytest.approx(6 + 0.5 + 800 * 0.002)
+    known = estimate(settings, n_runs=1, train_tokens=5_000, eval_tokens=0, past=[past()], n_rows=200)
+    assert known.seconds == pytest.approx(6 + 0.5 + 8 * 25 * 0.002)  # a batch of 8 rows of 25 tokens each
