@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -260,7 +260,9 @@ def look(
         evaluation_ids=[example_id for example_id, _, _ in evaluation],
         n_instructions=len({place for _, place, _ in evaluation}),
     )
-    warnings += _without_value(runs)
+    warnings += _without_value(runs, {column.key: column.label for column in columns})
+    if kind in ("univariate", "size"):
+        warnings += _partial_means(columns, n_without, sum(len(run.example_ids) for run in runs))
     pool = list(dict.fromkeys(i for run in runs for i in run.example_ids))
     n_rows = sum(len(run.example_ids) for run in runs) / max(1, len(runs))
     return Plan(
@@ -279,10 +281,10 @@ def look(
     )
 
 
-def _without_value(runs: Sequence[PlannedRun]) -> list[str]:
+def _without_value(runs: Sequence[PlannedRun], labels: Mapping[str, str]) -> list[str]:
     """Rows that are in no run because what the runs are made by has no value of them."""
     found = {
-        str(run.details["indicator"]): int(run.details["n_without_value"])
+        labels.get(run.details["indicator"], run.details["indicator"]): int(run.details["n_without_value"])
         for run in runs
         if run.details.get("n_without_value")
     }
@@ -290,6 +292,15 @@ def _without_value(runs: Sequence[PlannedRun]) -> list[str]:
         f"{n:,} row{'s have' if n != 1 else ' has'} no value of {indicator} and {'are' if n != 1 else 'is'} in no run "
         "that is made by it."
         for indicator, n in found.items()
+    ]
+
+
+def _partial_means(columns: Sequence[IndicatorColumn], n_without: Sequence[int], n_rows: int) -> list[str]:
+    """Indicators whose means are those of a part of the rows only."""
+    return [
+        f"{n:,} of the {n_rows:,} rows of the runs have no value of {column.label}; the means are over the others."
+        for column, n in zip(columns, n_without, strict=True)
+        if n
     ]
 
 

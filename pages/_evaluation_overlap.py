@@ -102,8 +102,8 @@ def _verdict(found: Overlap) -> None:
         ("Training rows", found.n_training, "Distinct rows of the datasets that were chosen."),
         ("Exact pairs", counts["exact"], "Same instruction and input, but for upper and lower case and white space."),
         ("Near pairs", counts["near"], f"Similarity of {found.threshold:.2f} or more by {found.near_measure}."),
-        ("Same instruction", counts["same_instruction"], "The same instruction with another input; no leak by itself."),
-        ("Very same rows", counts["same_example"], "Instruction, input and output are the same to the letter."),
+        ("Other input", counts["same_instruction"], "The same instruction with another input; no leak by itself."),
+        ("Same rows", counts["same_example"], "Instruction, input and output are the same to the letter."),
     )
     for column, (label, value, what) in zip(st.columns(len(cells)), cells, strict=True):
         column.metric(label, _ui.number(value), help=what, border=True)

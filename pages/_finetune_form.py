@@ -40,6 +40,7 @@ PRECISION_WORDS = {
     "bf16": "bfloat16",
     "fp32": "float32",
 }
+_SHORT_PRECISION = {name: words.removesuffix(" (bitsandbytes)") for name, words in PRECISION_WORDS.items()}
 SCHEDULE_WORDS = {
     "linear": "linear",
     "cosine": "cosine",
@@ -258,11 +259,12 @@ def _base(service: Service, start: FinetuneSettings, *, key: str) -> str:
 
 def _main(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    first, second = (st.columns(3, vertical_alignment="bottom") for _ in range(2))
+    first, second = (st.columns([1.4, 1, 1.1], vertical_alignment="bottom") for _ in range(2))
     with first[0]:
         values["precision"] = _choice(
-            "Base kept in", "precision", PRECISIONS, PRECISION_WORDS, start, key=key,
-            help_text="How the base's weights are kept; the adapter is trained in float32. Losses are float32.",
+            "Precision of the base", "precision", PRECISIONS, _SHORT_PRECISION, start, key=key,
+            help_text="How the base's weights are kept, 8-bit and 4-bit by bitsandbytes; the adapter is trained in "
+            "float32. Losses are float32.",
         )  # fmt: skip
     with first[1]:
         values["template"] = _choice(
@@ -277,7 +279,8 @@ def _main(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
 
 def _others(start: FinetuneSettings, *, key: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    lora, steps, limits, more = (st.columns(3, vertical_alignment="bottom") for _ in range(4))
+    lora, steps, limits = (st.columns(3, vertical_alignment="bottom") for _ in range(3))
+    more = st.columns([1.6, 1, 1.1], vertical_alignment="bottom")
     for places, numbers in ((lora, _LORA), (steps, _STEPS), (limits, _LIMITS)):
         for place, number in zip(places, numbers, strict=True):
             with place:

@@ -157,7 +157,11 @@ def nothing_to_fit(chosen: Chosen, *, least: int) -> bool:
     if n < least:
         _ui.empty(
             f"{n} {'run' if n == 1 else 'runs'} of these studies {'is' if n == 1 else 'are'} done; {least} are needed. "
-            "Runs that are still going come in here when they end.",
+            + (
+                "The others did not end well; the reasons stand below."
+                if chosen.table.left_out and all(run["outcome"] for run in chosen.runs)
+                else "Runs that are still going come in here when they end."
+            ),
             page="studies.py",
             label="Look at the studies",
         )

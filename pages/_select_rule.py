@@ -62,7 +62,7 @@ def _title(row: Mapping[str, Any]) -> str:
 
 def show_formula(rule: Rule) -> None:
     """The formula, and where it comes from."""
-    st.code(rule.formula(digits=4), language=None, wrap_lines=True)
+    st.code(rule.formula(digits=4 if rule.origin == "fit" else None), language=None, wrap_lines=True)
     source = rule.source.strip().rstrip(".")
     st.caption(_ui.plain(f"{source[:1].upper()}{source[1:]}. Lower is better." if source else "Lower is better."))
 

@@ -333,7 +333,7 @@ def _evaluation_set(sets: Sequence[Mapping[str, Any]]) -> tuple[int | None, bool
         "Evaluated on",
         options,
         index=options.index(int(asked)) if asked.isdecimal() and int(asked) in by_id else 0,
-        format_func=lambda i: f"{by_id[i]['name']} ({by_id[i]['n_outputs']:,} reference outputs)",
+        format_func=lambda i: f"{by_id[i]['name']} (reference outputs: {by_id[i]['n_outputs']:,})",
         key=f"{PAGE}-evaluation-{_rows.identity(tuple(options))}",
     )
     st.query_params["evaluation"] = str(chosen)

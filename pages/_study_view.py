@@ -171,7 +171,8 @@ def _against_indicators(
         )  # fmt: skip
         return
     if not rows:
-        st.caption("The first finished run is the first point here.")
+        words = "The first finished run is the first point here." if seen.at_work else "No run has an evaluation loss."
+        st.caption(words)
         return
     keys = _study_data.chosen_keys({panel.key: panel.title for panel in panels}, key=f"study-{seen.study_id}")
     shown = [panel for panel in panels if panel.key in keys]

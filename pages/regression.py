@@ -8,6 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from core.errors import AssayError
+from core.indicators import FIRST_OUTPUTS
 from core.regression import ROBUST, FitResult, FitSpec, fit
 from core.run_table import RESPONSE, coverage
 from db.service import Service
@@ -35,6 +36,12 @@ def _regressor_key(chosen: Chosen) -> str:
     return f"{PAGE}-regressors-{_rows.identity(chosen.study_ids, tuple(chosen.labels))}"
 
 
+def _one_of_a_kind(chosen: Chosen, usual: Sequence[str]) -> list[str]:
+    """Of the usual regressors the first number of each indicator, if any: words and characters say what tokens do."""
+    outputs = {column.key: column.output for column in chosen.columns}
+    return [key for key in usual if outputs[key] in FIRST_OUTPUTS] or list(usual)
+
+
 def _choose_regressors(chosen: Chosen, usual: Sequence[str]) -> list[str]:
     """The regressors of the link, else the usual ones: as many as there are ten runs for each, three at least."""
     labels = chosen.labels
@@ -43,7 +50,7 @@ def _choose_regressors(chosen: Chosen, usual: Sequence[str]) -> list[str]:
     few = max(1, min(3, len(chosen.table.runs) - 3), len(chosen.table.runs) // 10)
     widget = _regressor_key(chosen)
     if widget not in st.session_state:
-        st.session_state[widget] = asked or list(usual)[:few]
+        st.session_state[widget] = asked or _one_of_a_kind(chosen, usual)[:few]
     found = st.multiselect(
         "Regressors",
         list(labels),

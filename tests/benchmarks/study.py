@@ -66,7 +66,7 @@ class Plan:
     per_unseen: int = 300
     evaluation: int = 210
     student_rows: int = 100_000
-    student_epochs: int = 8
+    student_epochs: int = 2
     learning_rate: float = 1e-3
     max_length: int = 384
     seed: int = 0

@@ -64,6 +64,7 @@ class Server:
 def start_server(home: Path, *, port: int | None = None, environment: dict[str, str] | None = None) -> Server:
     """Start `streamlit run app.py` on ``home`` and wait until it answers."""
     chosen = port or free_port()
+    home = home.resolve()  # Server.end() looks for processes by this path: a relative one would match others'
     home.mkdir(parents=True, exist_ok=True)
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen(

@@ -70,6 +70,11 @@ def test_what_is_doubtful_is_said(filled: tuple[Store, Studied]) -> None:
         store, study_plans.draw(store, by_ifd, columns), kind="univariate", evaluation_id=marked, columns=columns
     )
     assert plan.warnings == ("1 row has no value of IFD and is in no run that is made by it.",)
+    by_length = Design(kind="univariate", dataset_ids=ids, indicators=("length",))
+    plan = study_plans.look(
+        store, study_plans.draw(store, by_length, columns), kind="univariate", evaluation_id=marked, columns=columns
+    )
+    assert [words for words in plan.warnings if "rows of the runs have no value of IFD; the means are" in words]
     single = Design(kind="single", dataset_ids=ids[:1])
     plan = study_plans.look(
         store, study_plans.draw(store, single, columns), kind="single", evaluation_id=marked, columns=columns

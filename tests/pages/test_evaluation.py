@@ -184,7 +184,7 @@ def test_overlap_is_told_and_rows_are_left_out(half_scored_home: Service, run_pa
     training = sample_stores.import_rows(store, rows, name="Training *rows*")
     add_set(half_scored_home)
     page = run_page("evaluation", panel="overlap", against=str(training))
-    assert (metric(page, "Exact pairs"), metric(page, "Near pairs"), metric(page, "Very same rows")) == ("2", "1", "2")
+    assert (metric(page, "Exact pairs"), metric(page, "Near pairs"), metric(page, "Same rows")) == ("2", "1", "2")
     assert "2 of 3 instructions are among the training rows" in said(page)
     assert "No embedding model has vectors of both sides" in said(page)
     button(page, "Make datasets without them").click().run()

@@ -100,6 +100,20 @@ def test_too_few_runs_are_no_fit(studied_home: Service, run_page: RunPage) -> No
     page = run_page("regression", studies=str(study_id(studied_home, OTHER)))
     assert "3 runs of these studies are done; 4 are needed" in words(page)
     assert list(page.dataframe[0].value["why it is left out"]) == ["not run yet"]
+    assert "Runs that are still going come in here" in words(page)
+
+
+def test_too_few_runs_because_they_failed_are_not_waited_for(studied_home: Service, run_page: RunPage) -> None:
+    ids = study_id(studied_home, OTHER)
+    left = [run for run in studies.runs(studied_home.store, [ids]) if run["outcome"] is None]
+    for run in left:
+        study_stores.add_result(
+            studied_home.store, run["run_id"], RunResult(outcome="failed", reason="It broke.", seconds=1.0)
+        )
+    page = run_page("regression", studies=str(ids))
+    assert "The others did not end well" in words(page)
+    assert "still going" not in words(page)
+    assert list(page.dataframe[0].value["why it is left out"]) == ["failed: It broke."]
 
 
 def test_regressors_that_say_the_same_are_refused_by_name(studied_home: Service, run_page: RunPage) -> None:

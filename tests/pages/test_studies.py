@@ -220,6 +220,9 @@ def test_one_finetune_of_a_dataset_points_at_the_dataset(studied_home: Service, 
     newest = studies.studies(studied_home.store)[0]
     runs = studies.runs(studied_home.store, [newest["study_id"]])
     assert [run["dataset_id"] for run in runs] == [None, sources(studied_home)[0]]
+    shown = run_page("studies", study=str(newest["study_id"]))
+    assert "After the finetune" in {one.label for one in shown.metric}
+    assert "Evaluation loss against the indicators" not in said(shown)  # one point says nothing
 
 
 # --- what is shown and handed out ---

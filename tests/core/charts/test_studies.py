@@ -46,6 +46,9 @@ def test_every_run_has_a_line_and_every_state_one_name() -> None:
     assert list(figure.data[1].y) == [3.0, None]
     assert figure.data[1].line.dash == "dash"
     assert figure.data[2].mode == "markers"  # one step is no line
+    assert figure.layout.xaxis.dtick == 1  # there is no step 1.5
+    many = charts.curves_figure([a_line(1, tuple(float(i) for i in range(1, 30)))])
+    assert many.layout.xaxis.dtick is None
     assert figure.layout.yaxis.type == "log"
     assert "<img" not in drawn(figure)
 
