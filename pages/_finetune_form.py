@@ -14,7 +14,7 @@ from core.finetune.settings import PRECISIONS, SCHEDULES, TARGETS, FinetuneSetti
 from core.model_check import ModelCheck, Point, check_base
 from core.prompts import TEMPLATES
 from core.scoring import DEMO_STUDENT
-from db import remembered, score_results
+from db import remembered, score_results, studies
 from db.service import Service
 from pages import _models, _rows, _ui
 
@@ -28,7 +28,7 @@ PRESET_WORDS = {
     "last": "As used last",
 }
 PRESET_NOTES = {
-    "given": "The setting that this page suggests here.",
+    "given": "What this page suggests here; where there are studies, how the newest of them were trained.",
     "paper": "Instruction Mining: 8-bit base with LoRA, 3 epochs, batch 8, loss on response tokens alone. What the "
     "paper does not give (learning rate, schedule, LoRA's numbers) is Alpaca-LoRA's.",
     "sample": "32-bit base, one epoch, a higher learning rate: seconds a run on a CPU with the bundled demo student.",
@@ -385,6 +385,22 @@ def check(settings: FinetuneSettings) -> ModelCheck:
     if isinstance(files, str):
         return ModelCheck("student", (Point(False, files),))
     return check_base(settings, files, memory=_models.memory_of(settings.device))
+
+
+def of_the_last_study(service: Service, evaluation_id: int) -> FinetuneSettings | None:
+    """How the runs of the newest study were trained, one on this evaluation set before others; None without any.
+
+    A rule holds for the training setting that it was fitted under, so what is compared by it begins with that.
+    """
+    found = sorted(studies.studies(service.store), key=lambda one: one["evaluation_id"] != evaluation_id)
+    for one in found:
+        try:
+            settings = FinetuneSettings.from_params(one["settings"])
+        except SettingsError:  # of another version
+            continue
+        if not Path(settings.base).is_absolute() or Path(settings.base).is_dir():
+            return settings
+    return None
 
 
 def remember(service: Service, settings: FinetuneSettings) -> None:

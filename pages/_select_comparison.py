@@ -45,7 +45,8 @@ def form(chosen: Chosen) -> None:
     )
     name, evaluation_id, n_random, n_selected, seed = _numbers(chosen, size, usable)
     st.caption(_ui.plain(_said(n_random, n_selected, size, len(pool))))
-    settings = _finetune_form.form(chosen.service, key="select-comparison", default=None)
+    usual = _finetune_form.of_the_last_study(chosen.service, evaluation_id)
+    settings = _finetune_form.form(chosen.service, key="select-comparison", default=usual)
     if settings is None:
         return
     n_runs = n_random + n_selected + 1

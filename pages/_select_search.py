@@ -63,7 +63,8 @@ def _form(service: Service, view: SelectView) -> None:
         _ui.empty("The constraints leave fewer than two rows, so there is no size to search. Loosen them.")
         return
     asked = _asked(view, sets)
-    settings = _finetune_form.form(service, key=_PAGE, default=None)
+    usual = _finetune_form.of_the_last_study(service, asked["evaluation_id"])
+    settings = _finetune_form.form(service, key=_PAGE, default=usual)
     if settings is None:
         return
     _expected(service, view, settings, asked)
