@@ -12,8 +12,10 @@ run: setup
 	@echo "Assay: http://localhost:$(PORT)  (store and jobs in $(ASSAY_HOME); Ctrl+C stops the dashboard, not the jobs)"
 	@ASSAY_HOME="$(ASSAY_HOME)" $(BIN)/python -m streamlit run app.py --server.port $(PORT) --server.address $(HOST)
 
+# The browser's tests have the machine to themselves; the others share it, each with one thread.
 test: setup-dev browser lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" --numprocesses 2 --dist loadfile
 
 lint: setup-dev
 	$(BIN)/ruff check .
