@@ -78,7 +78,7 @@ def _packed_nll(
     if way.plain_head:
         hidden = packing.run(model.base_model, layout, arguments).last_hidden_state
         return _head_nll(model.get_output_embeddings(), hidden[0].index_select(0, layout.index), targets)
-    with _head_at(model, layout.index):
+    with head_at(model, layout.index):
         return _token_nll(packing.run(model, layout, arguments).logits[0], targets)
 
 
@@ -98,7 +98,7 @@ def _padded_nll(
     if way.plain_head:
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return _head_nll(model.get_output_embeddings(), hidden.flatten(0, 1).index_select(0, index), targets)
-    with _head_at(model, index):
+    with head_at(model, index):
         return _token_nll(model(input_ids=ids, use_cache=False).logits[0], targets)
 
 
@@ -154,7 +154,7 @@ def _tiled_nll(head: torch.nn.Linear, hidden: torch.Tensor, targets: torch.Tenso
 
 
 @contextmanager
-def _head_at(model: PreTrainedModel, index: torch.Tensor) -> Iterator[None]:
+def head_at(model: PreTrainedModel, index: torch.Tensor) -> Iterator[None]:
     """Inside, the model's head is shown only these places of the flattened batch, as one row."""
 
     def choose(_head: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

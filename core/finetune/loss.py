@@ -6,13 +6,13 @@ no pad token. That later tokens do not reach earlier ones is proved by ``core.sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.fast_linear import linear
 from core.finetune.texts import TrainRow
 from core.padded import padded, sent
+from core.span_losses import head_at
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def summed_nll(model: PreTrainedModel, rows: Sequence[TrainRow], *, plain_head: 
     index = sent(torch.cat(places), device)
     targets = sent(torch.tensor([token for row in rows for token in row.ids[row.start :]]), device)
     if not plain_head:
-        with _head_at(model, index):
+        with head_at(model, index):
             logits = model(input_ids=ids, use_cache=False).logits[0]
         return _summed(logits, targets)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -52,20 +52,6 @@ def _summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-
-
-@contextmanager
-def _head_at(model: PreTrainedModel, index: torch.Tensor) -> Iterator[None]:
-    """Inside, the model's head is shown only these places of the flattened batch, as one row."""
-
-    def choose(_head: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].flatten(0, 1).index_select(0, index)[None],)
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _frozen_head_loss(hidden: torch.Tensor, head: torch.nn.Linear, targets: torch.Tensor) -> torch.Tensor:
