@@ -13,6 +13,7 @@ from core.charts import studies as charts
 from core.correlation import order_by_similarity
 from core.errors import AssayError
 from core.finetune.settings import FinetuneSettings
+from core.finetune.texts import n_steps
 from core.model_check import adapter_bytes, gigabytes
 from core.overlap import Overlap
 from core.pace import Estimate
@@ -23,6 +24,7 @@ from db.study_means import IndicatorColumn
 from db.study_plans import Design, Plan
 from pages import _finetune_form, _models, _rows, _study_actions, _study_data, _ui
 
+_FEW_STEPS = 4
 _FIRST_WARNINGS = 4
 _MOST_BARS = 120
 _PAIRS_SHOWN = 50
@@ -70,7 +72,7 @@ def show(
     plan = _planned(service.store, path, version, design, columns, keys, evaluation_id, left_out)
     expected = None if settings is None else _expected(service, version, plan, settings)
     _numbers(service, plan, settings, expected)
-    _warnings(plan, shared, without_overlap=without_overlap)
+    _warnings(plan, shared, settings, without_overlap=without_overlap)
     key = _rows.identity(design, evaluation_id, left_out, keys, version)
     tables, pictures = st.columns([1, 1], gap="large")
     with tables:
@@ -137,8 +139,26 @@ def _numbers(service: Service, plan: Plan, settings: FinetuneSettings | None, ex
         st.caption(_ui.plain(expected.basis + more))
 
 
-def _warnings(plan: Plan, shared: Overlap, *, without_overlap: bool) -> None:
-    found = list(plan.warnings)
+def _few_steps(plan: Plan, settings: FinetuneSettings | None) -> list[str]:
+    """Runs so short that they hardly move the adapter away from nothing."""
+    if settings is None:
+        return []
+    steps = min(
+        n_steps(
+            len(run.example_ids), batch_size=settings.batch_size, epochs=settings.epochs, max_steps=settings.max_steps
+        )
+        for run in plan.runs
+    )
+    if steps >= _FEW_STEPS:
+        return []
+    return [
+        f"A run has {steps} optimiser step{'s' if steps > 1 else ''}, after which it will hardly differ from the "
+        "untrained base. Take more rows, more epochs or smaller batches."
+    ]
+
+
+def _warnings(plan: Plan, shared: Overlap, settings: FinetuneSettings | None, *, without_overlap: bool) -> None:
+    found = [*_few_steps(plan, settings), *plan.warnings]
     if not plan.means.columns:
         st.markdown(
             ":orange[⚠] :small[These rows have no score yet, so there is nothing to set the losses against. The runs "

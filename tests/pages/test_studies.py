@@ -175,6 +175,13 @@ def test_the_plan_of_mixtures_is_shown_before_anything_is_made(studied_home: Ser
     assert len(queries.datasets(studied_home.store, with_runs=True)) == before
 
 
+def test_runs_of_a_few_steps_are_doubted(studied_home: Service, run_page: RunPage) -> None:
+    page = new(run_page, studied_home, "multivariate")
+    assert "optimiser step" not in said(page)  # 15 rows by 8, three times: six steps
+    next(one for one in page.number_input if one.label == "Epochs").set_value(1.0).run()
+    assert "A run has 2 optimiser steps, after which it will hardly differ from the untrained base." in said(page)
+
+
 def test_starting_makes_the_datasets_and_a_job_and_opens_the_study(studied_home: Service, run_page: RunPage) -> None:
     page = new(run_page, studied_home, "multivariate")
     button(page, "study-plan-start").click().run()
