@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
-from core.errors import AssayError
+from core.errors import AssayError, SettingsError
+from core.formats import ColumnMapping
 from core.jobs.disk import disk_error, is_disk_full
 from core.jobs.folder import JobFolder
 from core.jobs.runner import Progress
@@ -143,3 +144,19 @@ def whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)
+
+
+def column_mapping(option: str, text: str | None) -> ColumnMapping | None:
+    """The columns that an option such as ``--mapping`` names; None where it is not given.
+
+    Raises:
+        SettingsError: it is not of its form.
+    """
+    if text is None:
+        return None
+    found = {key.strip(): column.strip() for key, _, column in (part.partition("=") for part in text.split(","))}
+    if not set(found) <= {"instruction", "input", "output"} or not {"instruction", "output"} <= set(found):
+        raise SettingsError(
+            f"{option} is {text!r}; give instruction=COLUMN,output=COLUMN, and input=COLUMN if need be."
+        )
+    return ColumnMapping(instruction=found["instruction"], output=found["output"], input=found.get("input"))

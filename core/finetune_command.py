@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.command_line import ProgressLine, duration, guarded
-from core.errors import JobError, SettingsError
+from core.command_line import ProgressLine, column_mapping, duration, guarded
+from core.errors import JobError
 from core.finetune.results import CurvePoint
 from core.finetune.settings import PRECISIONS, SCHEDULES, TARGETS, FinetuneSettings
 from core.finetune_file import LOSSES_FILE, FinetuneFiles, finetune_files
-from core.formats import ColumnMapping
 from core.prompts import TEMPLATES
 
 _EPILOG = """\
@@ -101,8 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         settings=settings,
         seed=arguments.seed,
-        mapping=_mapping("--mapping", arguments.mapping),
-        evaluation_mapping=_mapping("--eval-mapping", arguments.eval_mapping),
+        mapping=column_mapping("--mapping", arguments.mapping),
+        evaluation_mapping=column_mapping("--eval-mapping", arguments.eval_mapping),
         restart=arguments.restart,
     )
     line = ProgressLine(sys.stderr)
@@ -143,14 +142,3 @@ class _Steps:
             left = f", {duration((now - first_at) / (point.step - first) * (n_steps - point.step))} left"
         what = "Evaluating" if point.step == n_steps else "Training"
         self._line.show(f"{what}: step {point.step:,} of {n_steps:,}{loss}{left}", now=point.step == n_steps)
-
-
-def _mapping(option: str, text: str | None) -> ColumnMapping | None:
-    if text is None:
-        return None
-    found = {key.strip(): column.strip() for key, _, column in (part.partition("=") for part in text.split(","))}
-    if not set(found) <= {"instruction", "input", "output"} or not {"instruction", "output"} <= set(found):
-        raise SettingsError(
-            f"{option} is {text!r}; give instruction=COLUMN,output=COLUMN, and input=COLUMN if need be."
-        )
-    return ColumnMapping(instruction=found["instruction"], output=found["output"], input=found.get("input"))

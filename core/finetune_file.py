@@ -24,9 +24,10 @@ import core
 from core.errors import InputError, JobError, SettingsError
 from core.example import Example
 from core.finetune.base import Base
+from core.finetune.curve import CURVE_FILE
 from core.finetune.results import RunResult
 from core.finetune.settings import FinetuneSettings
-from core.finetune.training import CHECKPOINTS, CURVE_FILE, Report
+from core.finetune.training import CHECKPOINTS, Report
 from core.finetune.work import ADAPTER, RUN_FILE
 from core.formats import ColumnMapping, detect_evaluation_shape, detect_shape, open_source, read_examples
 from core.jobs.disk import sync_directory, write_synced

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core.command_line import FileProgress, ProgressLine, duration, guarded, whole
+from core.command_line import FileProgress, ProgressLine, column_mapping, duration, guarded, whole
 from core.embedding import EmbedderSettings
 from core.errors import SettingsError
-from core.formats import ColumnMapping
 from core.indicators import DEFAULT_NEIGHBOUR, INDICATORS, MOST_NEIGHBOURS, chosen, roles_needed
 from core.lm import StudentSettings
 from core.models import DTYPES
@@ -100,7 +99,7 @@ def _file_run(arguments: argparse.Namespace) -> FileRun:
         out=arguments.out,
         indicators=tuple(one.key for one in chosen(indicators)),
         models=models,
-        mapping=_mapping(arguments.mapping),
+        mapping=column_mapping("--mapping", arguments.mapping),
         shard_rows=arguments.shard_rows,
         restart=arguments.restart,
     )
@@ -160,15 +159,3 @@ def _neighbours(text: str | None) -> list[str]:
     if not numbers or not all(one.isdecimal() and 1 <= int(one) <= MOST_NEIGHBOURS for one in numbers):
         raise SettingsError(f"--knn is {text!r}; give whole numbers from 1 to {MOST_NEIGHBOURS}, by commas.")
     return [f"knn_{int(one)}" for one in numbers]
-
-
-def _mapping(text: str | None) -> ColumnMapping | None:
-    if text is None:
-        return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    found = {key.strip(): column.strip() for key, _, column in pairs}
-    if not set(found) <= {"instruction", "input", "output"} or not {"instruction", "output"} <= set(found):
-        raise SettingsError(
-            f"--mapping is {text!r}; give instruction=COLUMN,output=COLUMN, and input=COLUMN if need be."
-        )
-    return ColumnMapping(instruction=found["instruction"], output=found["output"], input=found.get("input"))

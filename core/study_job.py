@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from core.errors import JobError, SettingsError
 from core.example import Example
-from core.finetune.curve import read_curve
+from core.finetune.curve import CURVE_FILE, read_curve
 from core.finetune.results import CurvePoint, RunResult, to_table
 from core.finetune.settings import FinetuneSettings
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from core.jobs.runner import Progress
     from core.jobs.spec import JobSpec
 
-CURVE_FILE = "curve.jsonl"
 _NOTE_SECONDS = 1.0
 
 

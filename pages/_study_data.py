@@ -168,8 +168,7 @@ def _live_curves(service: Service, job_ids: Sequence[str], numbers: Collection[i
     """Curves of the runs that are at work, by number: only these files grow."""
     if not numbers:
         return {}
-    from core.finetune.curve import read_curve
-    from core.finetune.training import CURVE_FILE
+    from core.finetune.curve import CURVE_FILE, read_curve
 
     found: dict[int, list[Point]] = {}
     for job_id in job_ids:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from core.finetune.results import CurvePoint
 
+CURVE_FILE = "curve.jsonl"
+"""Name of a loss curve in the folder of its run."""
+
 
 def read_curve(path: Path) -> list[CurvePoint]:
     """The points of a curve file in order; none if it is not there. A torn last line is left out."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.finetune.curve import CurveFile, read_curve
+from core.finetune.curve import CURVE_FILE, CurveFile, read_curve
 from core.finetune.loss import summed_nll
 from core.finetune.results import CurvePoint
 from core.finetune.settings import FinetuneSettings
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-CURVE_FILE = "curve.jsonl"
 CHECKPOINTS = "checkpoints"
 _STATE_FILE = "trainer_state.json"
 

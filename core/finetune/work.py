@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.finetune.curve import CURVE_FILE
 from core.finetune.settings import FinetuneSettings
 from core.finetune.texts import TrainRows
-from core.finetune.training import CHECKPOINTS, CURVE_FILE, save_adapter
+from core.finetune.training import CHECKPOINTS, save_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
