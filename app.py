@@ -15,6 +15,7 @@ import core
 from core.errors import SettingsError
 from core.settings import load_settings
 from db import service
+from pages._routes import ROUTES
 
 
 @asynccontextmanager
@@ -48,4 +49,4 @@ def health(_request: Request) -> JSONResponse:
     )
 
 
-app = st.App("pages/_entry.py", lifespan=lifespan, routes=[Route("/api/health", health)])
+app = st.App("pages/_entry.py", lifespan=lifespan, routes=[Route("/api/health", health), *ROUTES])

@@ -47,6 +47,10 @@ class StoreError(AssayError):
     """The store cannot be opened, or a command was refused."""
 
 
+class NotAllowedError(StoreError):
+    """The role of the person who acts does not allow it."""
+
+
 class StoreLockedError(StoreError):
     """Another process holds the store."""
 

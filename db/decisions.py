@@ -91,8 +91,9 @@ def _append_decision(store: Store, values: Mapping[str, Any]) -> int:
             decision_id = int(scalar(connection, "select nextval('decision_ids')"))
             connection.execute(
                 text(
-                    """insert into decisions values (:decision_id, :pair_id, :reviewer, :verdict, :result_id, :note,
-                    :seconds, :shown, :undoes, :press, :decided_at)"""
+                    """insert into decisions (decision_id, pair_id, reviewer, verdict, result_id, note, seconds,
+                    shown, undoes, press, decided_at) values (:decision_id, :pair_id, :reviewer, :verdict, :result_id,
+                    :note, :seconds, :shown, :undoes, :press, :decided_at)"""
                 ),
                 {**values, "decision_id": decision_id, "decided_at": utc_now()},
             )

@@ -44,11 +44,18 @@ def m004_judging(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def m005_teams(connection: Connection) -> None:
+    """People and roles, campaigns, bulk decisions, saved filters, models of decisions, the meeting board."""
+    for statement in schema.V5:
+        connection.execute(text(statement))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "first_schema", m001_first_schema),
     Migration(2, "embeddings", m002_embeddings),
     Migration(3, "studies", m003_studies),
     Migration(4, "judging", m004_judging),
+    Migration(5, "teams", m005_teams),
 )
 
 _RECORD = """create table if not exists migrations (

@@ -26,6 +26,16 @@
 - ``lm_eval_results`` are metrics of tasks by lm-evaluation-harness.
 - ``experiments`` are settings; while one is ``held`` no further step of it begins. ``experiment_links`` name what was
   made for their steps: a job's link stands before the job does, and ``done`` says that a step is over.
+- ``people`` are who signed in or gave a name; ``identity`` (an e-mail or a name) is what decisions carry as their
+  ``reviewer``. ``role_changes`` are append-only; ``current_roles`` has the latest of each person.
+- ``preferences`` and ``drafts`` hold one value per person and name, or person and pair: the latest only.
+- ``campaigns`` say who reviews which pairs, how often each (``overlap``); their changes are ``campaign_events``.
+  ``campaign_pairs`` may carry a gold verdict. ``leases`` are pairs that lie on a desk right now.
+- ``bulk_actions`` are decisions on a whole filter at once; one that undoes another names it.
+- ``saved_filters`` are the query parameters of a page; ``pair_lists`` are queues that somebody marked.
+- ``pair_models`` learnt from decisions; ``pair_predictions`` are what they say of each pair.
+- ``board_events`` (append-only) are what a presenter showed; ``votes`` and their ``ballots`` are blind votes on a pair:
+  round 1 before, round 2 after the discussion.
 - ``decisions`` are append-only; the views give the current state. An undo is a row that names what it undoes.
 
 There are no physical foreign keys: DuckDB refuses updates of referenced rows. References are kept by db/commands.py.
@@ -207,4 +217,101 @@ V4: tuple[str, ...] = (
     """create table experiment_links (
         experiment_id bigint not null, step varchar not null, kind varchar not null, reference varchar not null,
         details json not null, linked_at timestamp not null, primary key (experiment_id, step, kind, reference))""",
+)
+
+V5_SEQUENCES = (
+    "role_change_ids", "campaign_ids", "campaign_event_ids", "lease_ids", "bulk_ids", "filter_ids", "pair_list_ids",
+    "pair_model_ids", "board_event_ids", "vote_ids", "ballot_ids",
+)  # fmt: skip
+
+V5: tuple[str, ...] = (
+    *(f"create sequence {name}" for name in V5_SEQUENCES),
+    """create table people (
+        identity varchar primary key, name varchar not null, source varchar not null,
+        first_seen_at timestamp not null)""",
+    """create table role_changes (
+        change_id bigint primary key, identity varchar not null, role varchar not null, changed_at timestamp not null,
+        changed_by varchar, check (role in ('viewer', 'reviewer', 'admin', 'none')))""",
+    """create view current_roles as
+        select * from role_changes qualify row_number() over (partition by identity order by change_id desc) = 1""",
+    """create table preferences (
+        identity varchar not null, name varchar not null, value json not null, saved_at timestamp not null,
+        primary key (identity, name))""",
+    """create table drafts (
+        identity varchar not null, pair_id bigint not null, texts json not null, saved_at timestamp not null,
+        primary key (identity, pair_id))""",
+    """create table campaigns (
+        campaign_id bigint primary key, name varchar not null unique, overlap bigint not null, settings json not null,
+        created_at timestamp not null, created_by varchar, check (overlap >= 1))""",
+    """create table campaign_events (
+        event_id bigint primary key, campaign_id bigint not null, kind varchar not null, details json not null,
+        happened_at timestamp not null, done_by varchar)""",
+    """create table campaign_pairs (
+        campaign_id bigint not null, pair_id bigint not null, position bigint not null, gold varchar,
+        primary key (campaign_id, pair_id))""",
+    """create table campaign_people (
+        campaign_id bigint not null, identity varchar not null, primary key (campaign_id, identity))""",
+    """create table leases (
+        lease_id bigint primary key, campaign_id bigint not null, pair_id bigint not null, identity varchar not null,
+        session varchar not null, taken_at timestamp not null)""",
+    """create table bulk_actions (
+        bulk_id bigint primary key, filter json not null, verdict varchar not null, n_pairs bigint not null,
+        note varchar, undoes bigint, done_at timestamp not null, done_by varchar not null)""",
+    """create table saved_filters (
+        filter_id bigint primary key, page varchar not null, name varchar not null, params json not null,
+        owner varchar not null, shared boolean not null, saved_at timestamp not null, unique (page, owner, name))""",
+    """create table pair_lists (
+        list_id bigint primary key, name varchar not null, details json not null, created_at timestamp not null,
+        created_by varchar)""",
+    """create table pair_list_members (
+        list_id bigint not null, position bigint not null, pair_id bigint not null, primary key (list_id, position))""",
+    """create table pair_models (
+        model_id bigint primary key, settings json not null, metrics json not null, n_decisions bigint not null,
+        last_decision_id bigint not null, trained_at timestamp not null, trained_by varchar)""",
+    """create table pair_predictions (
+        model_id bigint not null, pair_id bigint not null, p_accept double not null, held_out boolean not null,
+        primary key (model_id, pair_id))""",
+    """create table board_events (
+        event_id bigint primary key, kind varchar not null, details json not null, happened_at timestamp not null,
+        done_by varchar)""",
+    """create table votes (
+        vote_id bigint primary key, pair_id bigint not null, opened_at timestamp not null, opened_by varchar)""",
+    """create table ballots (
+        ballot_id bigint primary key, vote_id bigint not null, round bigint not null, identity varchar not null,
+        verdict varchar not null, press varchar not null unique, cast_at timestamp not null)""",
+    "drop view current_flags",
+    "drop view current_decisions",
+    "drop view standing_decisions",
+    "alter table decisions add column purpose varchar default 'review'",
+    "alter table decisions add column campaign_id bigint",
+    "alter table decisions add column bulk_id bigint",
+    """create view standing_decisions as
+        select * from decisions d
+        where d.verdict <> 'undo' and not exists (select 1 from decisions u where u.undoes = d.decision_id)""",
+    """create view current_flags as
+        select * from standing_decisions where verdict in ('flag', 'unflag')
+        qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
+    """create view reviewer_decisions as
+        select * from standing_decisions
+        where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response') and purpose = 'review'
+        qualify row_number() over (partition by pair_id, reviewer order by decision_id desc) = 1""",
+    """create view current_decisions as
+        with wanted as (
+            select p.pair_id, max(c.overlap) overlap from campaign_pairs p
+            join campaigns c on c.campaign_id = p.campaign_id group by p.pair_id having max(c.overlap) > 1),
+        overriding as (
+            select * from standing_decisions
+            where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+                and purpose in ('adjudication', 'bulk')
+            qualify row_number() over (partition by pair_id order by decision_id desc) = 1),
+        agreed as (
+            select r.pair_id from reviewer_decisions r join wanted o on o.pair_id = r.pair_id
+            group by r.pair_id
+            having count(*) >= any_value(o.overlap) and count(distinct (r.verdict, coalesce(r.result_id, -1))) = 1),
+        reviewed as (
+            select r.* from reviewer_decisions r left join wanted o on o.pair_id = r.pair_id
+            where o.pair_id is null or r.pair_id in (select pair_id from agreed)),
+        both_kinds as (select *, 0 weight from reviewed union all by name select *, 1 weight from overriding)
+        select * exclude (weight) from both_kinds
+        qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
 )

@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from core.errors import StoreError, StoreLockedError
 from core.settings import Settings
+from db import permission
 from db.migrations import migrate
 
 P = ParamSpec("P")
@@ -117,14 +118,20 @@ class Store:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A connection in a transaction: all of it is committed, or nothing."""
+    def write(self, action: str = "administer") -> Iterator[Connection]:
+        """A connection in a transaction: all of it is committed, or nothing.
+
+        Raises:
+            NotAllowedError: whoever acts may not do this kind of ``action`` (:data:`db.permission.NEEDS`).
+        """
+        permission.require(action)
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def adding_examples(self) -> Iterator[Connection]:
+    def adding_examples(self, action: str = "administer") -> Iterator[Connection]:
         """As ``write()``, alone among those that add examples."""
+        permission.require(action)
         with self.examples_lock, self.engine.begin() as connection:
             yield connection
 

@@ -43,6 +43,10 @@ page = st.navigation(
         ],
         "Review": [
             st.Page("review.py", title="Review", icon=":material/compare:", url_path="review"),
+            st.Page("pairs.py", title="Pairs", icon=":material/manage_search:", url_path="pairs"),
+            st.Page("campaigns.py", title="Campaigns", icon=":material/flag:", url_path="campaigns"),
+            st.Page("agreement.py", title="Agreement", icon=":material/handshake:", url_path="agreement"),
+            st.Page("history.py", title="History", icon=":material/history:", url_path="history"),
             st.Page("export.py", title="Export", icon=":material/output:", url_path="export"),
         ],
         "Comparison": [
@@ -54,6 +58,8 @@ page = st.navigation(
         "Team": [
             st.Page("jobs.py", title="Jobs", icon=":material/pending_actions:", url_path="jobs"),
             st.Page("progress.py", title="Progress", icon=":material/groups:", url_path="progress"),
+            st.Page("board.py", title="Meeting board", icon=":material/cast_for_education:", url_path="board"),
+            st.Page("people.py", title="People", icon=":material/badge:", url_path="people"),
         ],
     }
 )

@@ -1,0 +1,7 @@
+"""Meeting board."""
+
+from __future__ import annotations
+
+from pages import _ui
+
+_ui.header("Meeting board", "")

@@ -1,0 +1,7 @@
+"""History."""
+
+from __future__ import annotations
+
+from pages import _ui
+
+_ui.header("History", "")

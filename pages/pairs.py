@@ -1,0 +1,7 @@
+"""Pairs."""
+
+from __future__ import annotations
+
+from pages import _ui
+
+_ui.header("Pairs", "")

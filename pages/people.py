@@ -1,0 +1,7 @@
+"""People."""
+
+from __future__ import annotations
+
+from pages import _ui
+
+_ui.header("People", "")
