@@ -6,14 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import core
 from core.errors import InputError, JobError, SettingsError
-from core.formats import BadRow, ColumnMapping, RowMapping, Source, detect_shape
+from core.formats import BadRow, ColumnMapping, RowMapping, Source, detect_shape, read_examples
 from core.jobs.disk import disk_error
 from core.jobs.folder import JobFolder
 from core.jobs.runner import Progress
@@ -167,3 +169,72 @@ class RefusedRows:
         if self._rows:
             self._writer.write_table(pa.table([self._rows, self._reasons], schema=self._SCHEMA))
         self._rows, self._reasons = [], []
+
+
+_READ_ROWS = 2048
+_VERBS = {"score": "Score", "reflect": "Reflect on"}
+
+
+def begin_run(
+    folder: JobFolder,
+    source: Source,
+    mapping: RowMapping,
+    *,
+    kind: str,
+    device: str,
+    shard_rows: int,
+    params: Mapping[str, Any],
+    limit: int | None = None,
+) -> JobSpec:
+    """Read the file (its first ``limit`` rows) into the folder, batch by batch; the spec comes last and says that it
+    is whole. Rows that cannot be used are kept in the folder, with their reasons.
+
+    Raises:
+        InputError: the file has no row that can be used.
+        JobError: the disk is full, or cannot be written.
+    """
+    try:
+        n_rows = _write_rows(folder, source, mapping, shard_rows=shard_rows, limit=limit)
+        spec = JobSpec(
+            job_id=folder.job_id,
+            kind=kind,
+            title=f"{_VERBS[kind]} {source.name}",
+            device=device,
+            n_rows=n_rows,
+            shard_rows=shard_rows,
+            params=dict(params),
+            created_at=datetime.now(UTC).replace(tzinfo=None).isoformat(),
+            assay_version=core.__version__,
+        )
+        folder.seal(spec)
+    except OSError as error:
+        folder.clear()
+        raise disk_error(error, doing=f"The rows of {source.name}", then="start again") from error
+    except (InputError, JobError):
+        folder.remove()
+        raise
+    return spec
+
+
+def _write_rows(folder: JobFolder, source: Source, mapping: RowMapping, *, shard_rows: int, limit: int | None) -> int:
+    texts = ("instruction", "input", "output")
+    schema = pa.schema([("example_id", pa.int64()), *((name, pa.string()) for name in texts)])
+    with folder.refused_path.open("wb") as file, RefusedRows(file) as refused:
+        reader = read_examples(source, mapping, batch_rows=_READ_ROWS, on_bad_row=refused.add)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            left = limit
+            for batch in reader:
+                taken = batch if left is None else batch.slice(0, left)
+                left = None if left is None else left - taken.num_rows
+                yield pa.RecordBatch.from_arrays([taken[name] for name in ("row", *texts)], schema=schema)
+                if left == 0:
+                    return
+
+        try:
+            n_rows = folder.write_input(pa.RecordBatchReader.from_batches(schema, batches()), shard_rows=shard_rows)
+        finally:
+            reader.close()
+    if not n_rows:
+        raise InputError(f"{source.name} has no row that can be used: {reader.report.bad_rows[0].reason}")
+    return n_rows

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from core.errors import JobError, TeacherError
+from core.errors import JobError, TeacherError, first_of
 from core.judge_options import JudgeOptions, answer_key, judge_identity
 from core.judging import (
     CODES,
@@ -242,7 +242,7 @@ async def _work_off(work: _Work, rows: Sequence[tuple[_Shard, dict[str, Any]]], 
             if teacher.kind != "openai":  # answers at once, whoever else may ask
                 group.create_task(_flush_when_quiet(teacher, waiting))
     except ExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
 
 
 def _next_attempt(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]], options: JudgeOptions) -> int | None:
@@ -257,11 +257,6 @@ def _next_attempt(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]],
     if attempts and (attempts[-1]["outcome"] in ("parsed", "error") or len(attempts) >= most):
         return None
     return int(row["attempt"]) + len(attempts)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _record(row: Mapping[str, Any], attempt: int, kept: Kept, *, teacher: str) -> dict[str, Any]:

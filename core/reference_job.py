@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from core.errors import JobError, SettingsError, TeacherError
+from core.errors import JobError, SettingsError, TeacherError, first_of
 from core.evaluation import CODES, MOST_REFERENCES, STAGE, NoReference, build_question, read_answer
 from core.kept_answers import Kept, KeptAnswers, carry, read_kept
 from core.teacher import LocalTeacherSettings, Teacher, TeacherSettings
@@ -217,7 +217,7 @@ async def _work_off(work: _Work, shards: Sequence[_Shard], *, n_workers: int) ->
                 group.create_task(worker())
             group.create_task(flush())
     except ExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
 
 
 def carry_answers(old: JobFolder, *, new: JobFolder) -> int:
@@ -252,11 +252,6 @@ def _key(row: Mapping[str, Any], number: int) -> str:
     """An answer is known by what was asked and by how many times it was asked before: references differ by chance."""
     question = build_question(row["instruction"], row["input"])
     return f"{STAGE}:{question.example.hash}:{question.prompt_version}:{number}"
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _call(

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,19 @@ import pyarrow.parquet as pq
 
 import core
 from core import reflecting
-from core.errors import BudgetReached, InputError, JobError, SettingsError
+from core.errors import BudgetReached, SettingsError
 from core.example import Example
-from core.file_run import RefusedRows, Report, check_out, digest_of, known_run, locked, mapping_of, work_folder
-from core.formats import ColumnMapping, RowMapping, Source, open_source, read_examples
+from core.file_run import (
+    Report,
+    begin_run,
+    check_out,
+    digest_of,
+    known_run,
+    locked,
+    mapping_of,
+    work_folder,
+)
+from core.formats import ColumnMapping, RowMapping, Source, open_source
 from core.jobs.disk import disk_error, sync_directory
 from core.jobs.folder import JobFolder
 from core.jobs.runner import Progress
@@ -155,52 +163,10 @@ def _new(
     settings: Mapping[str, Any],
     options: ReflectOptions,
 ) -> JobSpec:
-    """Read the file into the folder, batch by batch; the spec comes last and says that it is whole."""
-    try:
-        n_rows = _write_rows(folder, run, source, mapping)
-        spec = JobSpec(
-            job_id=folder.job_id,
-            kind="reflect",
-            title=f"Reflect on {source.name}",
-            device="cuda" if run.device.startswith("cuda") else "cpu",
-            n_rows=n_rows,
-            shard_rows=run.shard_rows,
-            params={**options.to_params(), "run": dict(settings)},
-            created_at=datetime.now(UTC).replace(tzinfo=None).isoformat(),
-            assay_version=core.__version__,
-        )
-        folder.seal(spec)
-    except OSError as error:
-        folder.clear()
-        raise disk_error(error, doing=f"The rows of {source.name}", then="start again") from error
-    except (InputError, JobError):
-        folder.remove()
-        raise
-    return spec
-
-
-def _write_rows(folder: JobFolder, run: ReflectFileRun, source: Source, mapping: RowMapping) -> int:
-    texts = ("instruction", "input", "output")
-    schema = pa.schema([("example_id", pa.int64()), *((name, pa.string()) for name in texts)])
-    with folder.refused_path.open("wb") as file, RefusedRows(file) as refused:
-        reader = read_examples(source, mapping, batch_rows=_READ_ROWS, on_bad_row=refused.add)
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            left = run.limit
-            for batch in reader:
-                taken = batch if left is None else batch.slice(0, left)
-                left = None if left is None else left - taken.num_rows
-                yield pa.RecordBatch.from_arrays([taken[name] for name in ("row", *texts)], schema=schema)
-                if left == 0:
-                    return
-
-        try:
-            n_rows = folder.write_input(pa.RecordBatchReader.from_batches(schema, batches()), shard_rows=run.shard_rows)
-        finally:
-            reader.close()
-    if not n_rows:
-        raise InputError(f"{source.name} has no row that can be used: {reader.report.bad_rows[0].reason}")
-    return n_rows
+    return begin_run(
+        folder, source, mapping, kind="reflect", device="cuda" if run.device.startswith("cuda") else "cpu",
+        shard_rows=run.shard_rows, limit=run.limit, params={**options.to_params(), "run": dict(settings)},
+    )  # fmt: skip
 
 
 # --- the result ---

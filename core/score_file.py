@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import core
-from core.errors import InputError, JobError, SettingsError
-from core.file_run import RefusedRows, Report, check_out, digest_of, known_run, locked, mapping_of, work_folder
-from core.formats import ColumnMapping, RowMapping, Source, open_source, read_examples
+from core.errors import SettingsError
+from core.file_run import (
+    Report,
+    begin_run,
+    check_out,
+    digest_of,
+    known_run,
+    locked,
+    mapping_of,
+    work_folder,
+)
+from core.formats import ColumnMapping, RowMapping, Source, open_source
 from core.indicators import outputs_of, roles_needed
 from core.indicators.losses import count_key
 from core.jobs.disk import disk_error, sync_directory
@@ -137,45 +145,10 @@ def _new(
     models: Models,
     shard_rows: int,
 ) -> JobSpec:
-    """Read the file into the folder, batch by batch; the spec comes last and says that it is whole."""
-    try:
-        n_rows = _write_rows(folder, source, mapping, shard_rows=shard_rows)
-        spec = JobSpec(
-            job_id=folder.job_id,
-            kind="score",
-            title=f"Score {source.name}",
-            device=models.device,
-            n_rows=n_rows,
-            shard_rows=shard_rows,
-            params={"indicators": settings["indicators"], "models": models.to_params(), "run": dict(settings)},
-            created_at=datetime.now(UTC).replace(tzinfo=None).isoformat(),
-            assay_version=core.__version__,
-        )
-        folder.seal(spec)
-    except OSError as error:
-        folder.clear()
-        raise disk_error(error, doing=f"The rows of {source.name}", then="start again") from error
-    except (InputError, JobError):
-        folder.remove()
-        raise
-    return spec
-
-
-def _write_rows(folder: JobFolder, source: Source, mapping: RowMapping, *, shard_rows: int) -> int:
-    texts = ("instruction", "input", "output")
-    schema = pa.schema([("example_id", pa.int64()), *((name, pa.string()) for name in texts)])
-    with folder.refused_path.open("wb") as file, RefusedRows(file) as refused:
-        reader = read_examples(source, mapping, batch_rows=_READ_ROWS, on_bad_row=refused.add)
-        try:
-            batches = (
-                pa.RecordBatch.from_arrays([batch[name] for name in ("row", *texts)], schema=schema) for batch in reader
-            )
-            n_rows = folder.write_input(pa.RecordBatchReader.from_batches(schema, batches), shard_rows=shard_rows)
-        finally:
-            reader.close()
-    if not n_rows:
-        raise InputError(f"{source.name} has no row that can be scored: {reader.report.bad_rows[0].reason}")
-    return n_rows
+    return begin_run(
+        folder, source, mapping, kind="score", device=models.device, shard_rows=shard_rows,
+        params={"indicators": settings["indicators"], "models": models.to_params(), "run": dict(settings)},
+    )  # fmt: skip
 
 
 def result_columns(indicators: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ import core
 from core.errors import JobError
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
+from core.jobs.status import JobStatus
 from db.store import Store, rows, utc_now
 
 STUDY_KINDS = ("study", "search")
@@ -119,3 +120,8 @@ def collected_shards(store: Store, job_id: str) -> set[int]:
     """The ledger: shards of this job whose rows are in the store."""
     with store.read() as connection:
         return {row["shard"] for row in rows(connection, "select shard from job_shards where job_id = :id", id=job_id)}
+
+
+def is_settled(store: Store, status: JobStatus) -> bool:
+    """Whether a job ended and the store has taken up all that it finished."""
+    return status.ended and len(collected_shards(store, status.job_id)) >= status.done_shards

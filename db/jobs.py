@@ -21,6 +21,7 @@ from core.scoring import Models, ScorerIdentity
 from db import commands, to_score
 from db.job_records import STUDY_KINDS as STUDY_KINDS
 from db.job_records import collected_shards as collected_shards
+from db.job_records import is_settled as is_settled
 from db.job_records import new_job_id as new_job_id
 from db.job_records import record_job as record_job
 from db.job_records import record_missing as record_missing

@@ -30,20 +30,17 @@ def watch(service: Service, comparison: Mapping[str, Any], *, only_live: bool = 
     shown = [
         status.job_id
         for i, status in enumerate(found)
-        if not _settled(service, status)
+        if not jobs.is_settled(service.store, status)
         or (not only_live and status.job_id in st.session_state.get(SUBMITTED, ()))
         or (i == 0 and status.state in ("failed", "interrupted", "cancelled"))
     ]
     if not shown:
         return
     st.markdown("**Judge jobs of this comparison**")
-    at_work = [status.job_id for status in found if status.job_id in shown and not _settled(service, status)]
+    at_work = [
+        status.job_id for status in found if status.job_id in shown and not jobs.is_settled(service.store, status)
+    ]
     st.fragment(_live, run_every=1 if at_work else None)(service, int(comparison["comparison_id"]), shown, at_work)
-
-
-def _settled(service: Service, status: JobStatus) -> bool:
-    """Whether a job ended and the store has taken up all that it finished."""
-    return status.ended and len(jobs.collected_shards(service.store, status.job_id)) >= status.done_shards
 
 
 def _live(service: Service, comparison_id: int, shown: Sequence[str], at_work: Sequence[str]) -> None:
@@ -60,7 +57,7 @@ def _live(service: Service, comparison_id: int, shown: Sequence[str], at_work: S
             f"**{_ui.plain(one.judge)}** so far: {found.win:,} wins · {found.tie:,} ties · {found.lose:,} losses"
             + (f" · {found.unparsed:,} not readable in both orders yet" if found.unparsed else "")
         )
-    if any(job_id not in statuses or _settled(service, statuses[job_id]) for job_id in at_work):
+    if any(job_id not in statuses or jobs.is_settled(service.store, statuses[job_id]) for job_id in at_work):
         st.rerun()
 
 

@@ -38,7 +38,7 @@ def show(service: Service) -> None:
     if options is not None:
         st.caption(_ui.plain(_said(options)))
     status = service.scheduler.statuses().get(job_id)
-    at_work = status is not None and not _settled(service, status)
+    at_work = status is not None and not jobs.is_settled(service.store, status)
     st.fragment(_watch, run_every=1 if at_work else None)(service, job_id, options, at_work)
     with st.container(horizontal=True):
         if review.progress(service.store)["n_pairs"]:
@@ -95,18 +95,13 @@ def _said(options: ReflectOptions) -> str:
     return " · ".join(words)
 
 
-def _settled(service: Service, status: JobStatus) -> bool:
-    """Whether a job ended and the store has taken up all that it finished."""
-    return status.ended and len(jobs.collected_shards(service.store, status.job_id)) >= status.done_shards
-
-
 def _watch(service: Service, job_id: str, options: ReflectOptions | None, at_work: bool) -> None:
     """One run, live: progress, what the teacher gave and cost so far, and what can be done when it has ended."""
     status = service.scheduler.statuses().get(job_id)
     if status is None:
         st.caption("The folder of this job was removed; its pairs are still there.")
         return
-    if at_work and _settled(service, status):
+    if at_work and jobs.is_settled(service.store, status):
         st.rerun()  # the report below is of before
     _progress(status)
     totals = jobs.teacher_totals(service.store, job_id)

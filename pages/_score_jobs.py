@@ -100,14 +100,9 @@ def watch(service: Service, dataset_id: int) -> None:
     if not job_ids:
         return
     st.subheader("Jobs of this dataset", anchor=False)
-    at_work = [job_id for job_id in job_ids if not _settled(service, statuses[job_id])]
+    at_work = [job_id for job_id in job_ids if not jobs.is_settled(service.store, statuses[job_id])]
     params = {job_id: asked[job_id] for job_id in job_ids}
     st.fragment(_live, run_every=1 if at_work else None)(service, dataset_id, params, at_work)
-
-
-def _settled(service: Service, status: JobStatus) -> bool:
-    """Whether a job ended and the store has taken up all that it finished."""
-    return status.ended and len(jobs.collected_shards(service.store, status.job_id)) >= status.done_shards
 
 
 def _live(service: Service, dataset_id: int, params: Mapping[str, Mapping[str, Any]], at_work: Sequence[str]) -> None:
@@ -116,7 +111,7 @@ def _live(service: Service, dataset_id: int, params: Mapping[str, Mapping[str, A
         if job_id in now:
             _one_job(now[job_id], dataset_id)
     _results(service, dataset_id, params, now)
-    if any(job_id not in now or _settled(service, now[job_id]) for job_id in at_work):
+    if any(job_id not in now or jobs.is_settled(service.store, now[job_id]) for job_id in at_work):
         st.rerun()
 
 

@@ -67,10 +67,7 @@ def _jobs(service: Service, study: Mapping[str, Any]) -> list[JobStatus]:
 
 def _at_work(service: Service, study: Mapping[str, Any]) -> bool:
     """Whether a job of it waits or runs, or ended and is still being taken up by the store."""
-    return any(
-        not job.ended or len(jobs.collected_shards(service.store, job.job_id)) < job.done_shards
-        for job in _jobs(service, study)
-    )
+    return not all(jobs.is_settled(service.store, job) for job in _jobs(service, study))
 
 
 def _one(service: Service, study_id: int, was_at_work: bool) -> None:

@@ -13,7 +13,7 @@ from core.charts.studies import Line, Panel
 from core.errors import AssayError
 from core.indicators import FIRST_OUTPUTS
 from core.jobs.status import JobStatus
-from db import studies, study_means
+from db import jobs, studies, study_means
 from db.service import Service
 from db.store import Store
 from pages import _rows, _ui
@@ -88,11 +88,7 @@ def is_settled(service: Service, seen: Seen) -> bool:
     """Whether nothing of it is at work and the store has taken up every finished run."""
     if seen.at_work:
         return False
-    from db import jobs
-
-    return all(
-        len(jobs.collected_shards(service.store, status.job_id)) >= status.done_shards for status in seen.statuses
-    )
+    return all(jobs.is_settled(service.store, status) for status in seen.statuses)
 
 
 def _state(run: Run, waiting: set[int], running: set[int]) -> str:
