@@ -1,4 +1,5 @@
-# make run    set up everything and open the dashboard on http://localhost:8501 (PORT=, ASSAY_HOME= are honoured)
+# make run    set up everything and open the dashboard on http://localhost:8501 (PORT=, ASSAY_HOME= are honoured;
+#             HOST= other than this machine needs sign-in, see the README)
 # make test   set up everything and run lint and all tests
 # make lm-eval  add lm-evaluation-harness, an optional extra: benchmarks on the Compare page
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

@@ -35,6 +35,7 @@ class Actor:
         return ROLES.index(self.role) >= ROLES.index(NEEDS[action])
 
 
+_SERVER = Actor(identity="", name="the server", role="admin")
 _ACTING: ContextVar[Actor | None] = ContextVar("assay_actor", default=None)
 _resolver: Callable[[], Actor | None] = lambda: None  # noqa: E731
 
@@ -47,7 +48,10 @@ def set_resolver(resolver: Callable[[], Actor | None]) -> None:
 
 def acting() -> Actor | None:
     """Who acts in this thread; None: the server itself."""
-    return _ACTING.get() or _resolver()
+    set_here = _ACTING.get()
+    if set_here is _SERVER:
+        return None
+    return set_here or _resolver()
 
 
 @contextmanager
@@ -60,6 +64,13 @@ def as_actor(actor: Actor) -> Iterator[None]:
         _ACTING.reset(token)
 
 
+@contextmanager
+def as_server() -> Iterator[None]:
+    """Act for the server, whoever asked: what must be kept of a person who has no role yet."""
+    with as_actor(_SERVER):
+        yield
+
+
 def require(action: str) -> None:
     """Nothing, or the refusal.
 
@@ -68,7 +79,8 @@ def require(action: str) -> None:
     """
     actor = acting()
     if actor is not None and not actor.may(action):
+        needed = f"an {NEEDS[action]}" if NEEDS[action] == "admin" else f"a {NEEDS[action]}"
         raise NotAllowedError(
-            f"{actor.name} has the role {actor.role}, and a {NEEDS[action]} is needed to {_WORDS[action]}. Nothing was "
-            "changed; ask an admin for the role."
+            f"{actor.name} has the role {actor.role}, and {needed} is needed to {_WORDS[action]}. Nothing was changed; "
+            "ask an admin for the role."
         )

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -17,17 +17,21 @@ import streamlit as st
 
 from core.errors import AssayError
 from core.formats import csv_cell
-from db import queries, service
+from db import people, permission, queries, service
+from db.permission import Actor
 from db.service import Service
+from db.store import Store
+from pages import _who
 
 K = TypeVar("K")
-REVIEWER = "reviewer_name"
+REVIEWER = _who.NAME
+_ADDRESS = re.compile(r"(?:(?<=http)|(?<=https))(?=://)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 PICTURE, PICTURES = "picture_format", ("png", "svg")
 
 # The table toolbar's own CSV would carry cells that a spreadsheet runs as formulas: pages offer guarded downloads.
 STYLE = """<style>
 .block-container {padding: 3.2rem 3rem 3rem; max-width: 1500px;}
-.assay-text {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--st-border-color, #d5dcde);
+.assay-text {white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid light-dark(#d5dcde, #33424a);
   padding: .35rem .7rem; line-height: 1.5; max-height: 32rem; overflow-y: auto;}
 .assay-text.original {border-left-color: #5b6b7a;}
 .assay-text.reflected {border-left-color: #0f8b8d;}
@@ -35,6 +39,12 @@ STYLE = """<style>
 .assay-badge {display: inline-block; padding: .05rem .5rem; border-radius: .6rem; font-size: .8rem;
   border: 1px solid currentColor; margin-right: .35rem;}
 .assay-badge.good {color: #009672;} .assay-badge.bad {color: #cf5a06;} .assay-badge.plain {opacity: .75;}
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-assay-keeper"]) {position: absolute; width: 0; height: 0;
+  overflow: hidden;}
+.st-key-assay-card {margin-top: 12vh;}
+[data-testid="stSidebarContent"] {background: inherit;}
+[data-testid="stSidebarUserContent"] {position: sticky; bottom: 0; padding: .35rem 1rem .6rem; background: inherit;}
+[data-testid="stSidebarNavSeparator"] {display: none;}
 [data-testid="stElementToolbarButton"]:has(button[aria-label="Download as CSV"]) {display: none;}
 </style>"""
 
@@ -49,8 +59,11 @@ def current_service() -> Service:
 
 
 def plain(text: str) -> str:
-    """Text for a place that reads Markdown (labels, messages): every character of Markdown stands for itself."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:<>&^=])", r"\\\1", text)
+    """Text for a place that reads Markdown (labels, messages): every character of Markdown stands for itself.
+
+    Addresses become links even where each character is escaped: a word joiner, which nobody sees, keeps them apart.
+    """
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:<>&^=])", r"\\\1", _ADDRESS.sub("\u2060", text))
 
 
 def header(title: str, caption: str) -> None:
@@ -130,8 +143,33 @@ def ago(moment: datetime | None) -> str:
 
 
 def reviewer() -> str:
-    """The name under which this session works, or ""."""
-    return str(st.session_state.get(REVIEWER, ""))
+    """The identity under which this session works, or ""."""
+    found = _who.known()
+    return "" if found is None else found.identity
+
+
+def actor() -> Actor | None:
+    """Who sits at this session, with the role of this moment; None: nobody signed in or gave a name yet."""
+    return _who.who()
+
+
+def may(action: str) -> bool:
+    """Whether who sits here may do this kind of action (:data:`db.permission.NEEDS`). The server asks again anyway."""
+    acting = permission.acting()
+    return acting is None or acting.may(action)
+
+
+def why_not(action: str) -> str | None:
+    """Why a button is switched off for who sits here, as its help; None: it is not."""
+    if may(action):
+        return None
+    return f"This needs the role {permission.NEEDS[action]}. An admin can give it on the page People."
+
+
+def allowed(action: str, *, disabled: bool = False, help: str | None = None) -> dict[str, Any]:
+    """``disabled`` and ``help`` of a button for ``action``: off, with the reason, where the role forbids it."""
+    why = why_not(action)
+    return {"disabled": disabled or why is not None, "help": why or help}
 
 
 def distinct(labels: Mapping[K, str], *, tell: Callable[[K], str] = str) -> dict[K, str]:
@@ -141,6 +179,12 @@ def distinct(labels: Mapping[K, str], *, tell: Callable[[K], str] = str) -> dict
     """
     counts = Counter(labels.values())
     return {key: label if counts[label] == 1 else f"{label} · {tell(key)}" for key, label in labels.items()}
+
+
+def people_names(store: Store, identities: Iterable[str]) -> dict[str, str]:
+    """What people are called, by identity; of two with one name both carry their identity."""
+    known = people.names(store)
+    return distinct({one: known.get(one, one) for one in identities})
 
 
 def dataset_names(rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
