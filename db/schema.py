@@ -6,6 +6,7 @@
 - ``embeddings`` hold one vector per example and embedding model (a row of ``scorers`` with the output ``embedding``).
 - ``job_shards`` is the ledger: a shard that stands here has been collected, once.
 - ``reflections`` say what a method made of a row (the student's proposal for the whole row); ``pairs`` are its stages.
+  Both only grow, by rising id, so that any earlier state can be named (core/moment.py).
 - ``evaluation_sets`` marks datasets to evaluate on: members that share instruction and input are references of one
   instruction.
 - ``studies`` plan ``runs``: one finetune each, on a dataset of its own. ``run_results`` are appended, so a run that is
@@ -37,6 +38,15 @@
 - ``board_events`` (append-only) are what a presenter showed; ``votes`` and their ``ballots`` are blind votes on a pair:
   round 1 before, round 2 after the discussion.
 - ``decisions`` are append-only; the views give the current state. An undo is a row that names what it undoes.
+  ``purpose``: ``review``, ``adjudication``, ``bulk``; ``second_look`` and ``late`` (of a campaign, when enough others
+  had decided the pair) never count, they are history only.
+- What stands (``current_decisions``): a person's **word** on a pair is that person's latest standing decision of the
+  purpose ``review``, in a campaign or outside. On a pair of no campaign, or of campaigns with overlap 1, the newest
+  decision stands, whoever gave it, be it a review, a ruling or in bulk. On a pair of a campaign with overlap k > 1 (the
+  largest k, if of several): a standing adjudication stands, until it is undone or a newer bulk decision overrides it.
+  Else the words stand when at least k people have one and all are the same, verdict and resulting example alike (two
+  edits that differ do not agree); a standing bulk decision stands where there is no such agreement or it is newer than
+  the newest word. Else nothing stands: the pair waits for more decisions, or is disputed.
 
 There are no physical foreign keys: DuckDB refuses updates of referenced rows. References are kept by db/commands.py.
 """
@@ -221,14 +231,14 @@ V4: tuple[str, ...] = (
 
 V5_SEQUENCES = (
     "role_change_ids", "campaign_ids", "campaign_event_ids", "lease_ids", "bulk_ids", "filter_ids", "pair_list_ids",
-    "pair_model_ids", "board_event_ids", "vote_ids", "ballot_ids",
+    "pair_model_ids", "board_event_ids", "vote_ids", "ballot_ids", "reflection_ids",
 )  # fmt: skip
 
 V5: tuple[str, ...] = (
     *(f"create sequence {name}" for name in V5_SEQUENCES),
     """create table people (
         identity varchar primary key, name varchar not null, source varchar not null,
-        first_seen_at timestamp not null)""",
+        first_seen_at timestamp not null, last_seen_at timestamp not null)""",
     """create table role_changes (
         change_id bigint primary key, identity varchar not null, role varchar not null, changed_at timestamp not null,
         changed_by varchar, check (role in ('viewer', 'reviewer', 'admin', 'none')))""",
@@ -248,7 +258,7 @@ V5: tuple[str, ...] = (
         happened_at timestamp not null, done_by varchar)""",
     """create table campaign_pairs (
         campaign_id bigint not null, pair_id bigint not null, position bigint not null, gold varchar,
-        primary key (campaign_id, pair_id))""",
+        added_at timestamp default (now() at time zone 'utc'), primary key (campaign_id, pair_id))""",
     """create table campaign_people (
         campaign_id bigint not null, identity varchar not null, primary key (campaign_id, identity))""",
     """create table leases (
@@ -285,9 +295,14 @@ V5: tuple[str, ...] = (
     "alter table decisions add column purpose varchar default 'review'",
     "alter table decisions add column campaign_id bigint",
     "alter table decisions add column bulk_id bigint",
+    "alter table reflections add column reflection_id bigint default nextval('reflection_ids')",
+    "alter table reflections add column collected_at timestamp",
+    "alter table reflections alter column collected_at set default (now() at time zone 'utc')",
     """create view standing_decisions as
         select * from decisions d
-        where d.verdict <> 'undo' and not exists (select 1 from decisions u where u.undoes = d.decision_id)""",
+        where d.verdict <> 'undo' and not exists (
+            select 1 from decisions u
+            where u.undoes = d.decision_id and u.pair_id = d.pair_id and u.verdict = 'undo')""",
     """create view current_flags as
         select * from standing_decisions where verdict in ('flag', 'unflag')
         qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
@@ -295,23 +310,30 @@ V5: tuple[str, ...] = (
         select * from standing_decisions
         where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response') and purpose = 'review'
         qualify row_number() over (partition by pair_id, reviewer order by decision_id desc) = 1""",
+    # Aggregates by pair, not windows over all decisions, and the pair's id of the aggregate: so a condition on the
+    # pair reaches the scans below (10 ms at 200,000 decisions), and the whole view stays within 100 ms.
     """create view current_decisions as
-        with wanted as (
-            select p.pair_id, max(c.overlap) overlap from campaign_pairs p
-            join campaigns c on c.campaign_id = p.campaign_id group by p.pair_id having max(c.overlap) > 1),
-        overriding as (
-            select * from standing_decisions
-            where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
-                and purpose in ('adjudication', 'bulk')
-            qualify row_number() over (partition by pair_id order by decision_id desc) = 1),
-        agreed as (
-            select r.pair_id from reviewer_decisions r join wanted o on o.pair_id = r.pair_id
-            group by r.pair_id
-            having count(*) >= any_value(o.overlap) and count(distinct (r.verdict, coalesce(r.result_id, -1))) = 1),
-        reviewed as (
-            select r.* from reviewer_decisions r left join wanted o on o.pair_id = r.pair_id
-            where o.pair_id is null or r.pair_id in (select pair_id from agreed)),
-        both_kinds as (select *, 0 weight from reviewed union all by name select *, 1 weight from overriding)
-        select * exclude (weight) from both_kinds
-        qualify row_number() over (partition by pair_id order by decision_id desc) = 1""",
+        select s.pair_id, d.* exclude (pair_id) from (
+            select pair_id, case
+                when coalesce(max(overlap), 1) = 1 then max(decision_id)
+                when arg_max(purpose, decision_id) filter (purpose <> 'review') = 'adjudication'
+                    then max(decision_id) filter (purpose <> 'review')
+                when count(*) filter (purpose = 'review') >= max(overlap)
+                    and min(word) filter (purpose = 'review') = max(word) filter (purpose = 'review')
+                    then max(decision_id)
+                else max(decision_id) filter (purpose <> 'review') end decision_id
+            from (
+                select w.*, o.overlap from (
+                    select pair_id, purpose, max(decision_id) decision_id,
+                        arg_max(verdict || ':' || coalesce(result_id, -1), decision_id) word
+                    from standing_decisions
+                    where verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+                        and purpose in ('review', 'adjudication', 'bulk')
+                    group by pair_id, purpose, case when purpose = 'review' then reviewer end) w
+                left join (
+                    select p.pair_id, max(c.overlap) overlap from campaign_pairs p
+                    join campaigns c on c.campaign_id = p.campaign_id where c.overlap > 1 group by p.pair_id) o
+                on o.pair_id = w.pair_id)
+            group by pair_id) s
+        join decisions d on d.decision_id = s.decision_id and d.pair_id = s.pair_id""",
 )

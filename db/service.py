@@ -9,10 +9,40 @@ from core.errors import AssayError, StoreError
 from core.jobs.folder import JobFolder
 from core.jobs.scheduler import Scheduler
 from core.settings import Settings
-from db import collecting, experiments, jobs
+from db import collecting, experiments, jobs, pair_training, permission, similar_pairs
+from db.leases import Leases
 from db.store import Store
 
 log = logging.getLogger("assay")
+
+
+class GuardedScheduler(Scheduler):
+    """The scheduler, whose commands ask what the role of who gives them allows."""
+
+    def submit(self, folder: JobFolder) -> None:
+        """Put a job in the queue."""
+        permission.require("administer")
+        super().submit(folder)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job."""
+        permission.require("administer")
+        super().cancel(job_id)
+
+    def resume(self, job_id: str) -> None:
+        """Go on with a job."""
+        permission.require("administer")
+        super().resume(job_id)
+
+    def set_priority(self, job_id: str, priority: int) -> None:
+        """Move a job in the queue."""
+        permission.require("administer")
+        super().set_priority(job_id, priority)
+
+    def remove(self, job_id: str) -> None:
+        """Delete the folder of an ended job."""
+        permission.require("administer")
+        super().remove(job_id)
 
 
 class Service:
@@ -26,11 +56,12 @@ class Service:
         """
         self.settings = settings
         self.store = Store(settings.store_path, memory_limit=settings.store_memory)
+        self.leases = Leases(self.store)
         settings.jobs_path.mkdir(parents=True, exist_ok=True)
         settings.exports_path.mkdir(parents=True, exist_ok=True)
         settings.prompts_path.mkdir(parents=True, exist_ok=True)
         (settings.home / "data").mkdir(parents=True, exist_ok=True)
-        self.scheduler = Scheduler(
+        self.scheduler = GuardedScheduler(
             jobs_path=settings.jobs_path,
             cpu_jobs=settings.cpu_jobs,
             jobs_per_gpu=settings.jobs_per_gpu,
@@ -64,6 +95,8 @@ class Service:
     def stop(self) -> None:
         """Stop the thread and close the store. Jobs go on."""
         self.scheduler.stop()
+        pair_training.stop_training(self.store)
+        similar_pairs.stop_encoders()
         self.store.close()
 
     def job_folder(self, job_id: str) -> JobFolder:

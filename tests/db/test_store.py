@@ -107,7 +107,7 @@ def _back_to_first_schema(connection: Connection) -> None:
         words = statement.split()
         if words[0] == "create":
             connection.execute(text(f"drop {words[1]} {words[2]}"))
-        elif words[:2] == ["alter", "table"]:
+        elif words[:2] == ["alter", "table"] and words[3] == "add":
             connection.execute(text(f"alter table {words[2]} drop column {words[5]}"))
         elif words[:2] == ["drop", "view"]:
             connection.execute(text(next(one for one in schema.V1 if one.startswith(f"create view {words[2]} "))))
