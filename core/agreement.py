@@ -1,7 +1,8 @@
 """How far judges agree, with each other and with themselves when the order of the answers is swapped (pure).
 
-Verdicts are "win", "tie" and "lose" of the first answer set. Items on which a side has no verdict (``None`` or
-"unparsed") are left out and not counted. What is undefined is None with the reason.
+Verdicts are those of ``categories``; where none are named, "win", "tie" and "lose" of the first answer set. Items on
+which a side has no verdict (``None`` or "unparsed") are left out and not counted. What is undefined is None with the
+reason. Krippendorff's alpha, for any number of judges, stands in :mod:`core.krippendorff`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Kappa:
     ``value``     1: they always agree; 0: as often as by chance; None with a ``reason`` where it is undefined
     ``observed``  share of agreement: of equal verdicts, or of their closeness with linear weights
     ``expected``  the same by chance, from how often each judge gives each verdict
+    ``low, high`` its 95 % interval where one was asked for
     """
 
     value: float | None
@@ -31,9 +33,17 @@ class Kappa:
     observed: float | None
     expected: float | None
     reason: str | None = None
+    low: float | None = None
+    high: float | None = None
 
 
-def cohen_kappa(a: Sequence[str | None], b: Sequence[str | None], *, weights: str | None = None) -> Kappa:
+def cohen_kappa(
+    a: Sequence[str | None],
+    b: Sequence[str | None],
+    *,
+    weights: str | None = None,
+    categories: Sequence[str] = CATEGORIES,
+) -> Kappa:
     """Cohen's kappa of two judges' verdicts on the same items (Cohen 1960; with linear weights Cohen 1968).
 
     kappa = (observed - expected) / (1 - expected). With ``weights="linear"`` a win against a tie counts as half an
@@ -41,31 +51,80 @@ def cohen_kappa(a: Sequence[str | None], b: Sequence[str | None], *, weights: st
 
     Args:
         a, b: a verdict per item, in the same order of items.
+        categories: the verdicts that there are, in their order; any other counts as none.
 
     Raises:
         ValueError: the two are not equally long, or ``weights`` is neither None nor "linear".
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} verdicts cannot be set against {len(b)}")
+    place = {category: i for i, category in enumerate(categories)}
+    both = [(place[x], place[y]) for x, y in zip(a, b, strict=True) if x in place and y in place]
+    counts = np.zeros((len(categories), len(categories)))
+    if both:
+        np.add.at(counts, tuple(np.array(both).T), 1)
+    return kappa_of_counts(counts, categories, weights=weights)
+
+
+def kappa_of_counts(
+    counts: np.ndarray,
+    categories: Sequence[str],
+    *,
+    weights: str | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Kappa:
+    """Cohen's kappa from how often each two verdicts met: ``counts`` ``[categories, categories]``, judge a in the rows.
+
+    With ``resamples`` the middle ``level`` of the kappas of that many draws of n items with replacement (percentile
+    bootstrap) is its interval. Draws in which kappa is undefined are left out; where they are more than half, there is
+    no interval.
+
+    Raises:
+        ValueError: ``weights`` is neither None nor "linear".
+    """
     if weights not in (None, "linear"):
         raise ValueError(f"no such weights: {weights!r}")
-    place = {category: i for i, category in enumerate(CATEGORIES)}
-    both = [(place[x], place[y]) for x, y in zip(a, b, strict=True) if x in place and y in place]
-    n = len(both)
+    n = int(counts.sum())
     if n == 0:
         return Kappa(None, 0, None, None, "The two have no item in common that both have a verdict on.")
-    counts = np.zeros((3, 3))
-    np.add.at(counts, tuple(np.array(both).T), 1)
-    distance = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
-    agreement = 1 - distance / 2 if weights == "linear" else (distance == 0).astype(float)
-    shares = counts / n
-    observed = float((agreement * shares).sum())
-    expected = float((agreement * np.outer(shares.sum(1), shares.sum(0))).sum())
-    if len({verdict for pair in both for verdict in pair}) == 1:
-        only = CATEGORIES[both[0][0]]
+    k = len(categories)
+    distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    agreement = 1 - distance / max(1, k - 1) if weights == "linear" else (distance == 0).astype(float)
+    observed, expected = (float(one[0]) for one in _observed_expected(counts[None] / n, agreement))
+    seen = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    if len(seen) == 1:
+        only = categories[seen[0]]
         reason = f"Both gave the verdict {only!r} on all {n} items, so chance alone would agree as much."
         return Kappa(None, n, observed, expected, reason)
-    return Kappa((observed - expected) / (1 - expected), n, observed, expected)
+    low = high = None
+    if resamples and n > 1:
+        drawn = np.random.default_rng(seed).multinomial(n, counts.ravel() / n, size=resamples).reshape(-1, k, k)
+        low, high = middle(_kappas(drawn / n, agreement), level=level)
+    return Kappa((observed - expected) / (1 - expected), n, observed, expected, None, low, high)
+
+
+def _observed_expected(shares: np.ndarray, agreement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    observed = (shares * agreement).sum((1, 2))
+    expected = np.einsum("ri,ij,rj->r", shares.sum(2), agreement, shares.sum(1))
+    return observed, expected
+
+
+def _kappas(shares: np.ndarray, agreement: np.ndarray) -> np.ndarray:
+    """Kappa of each table ``[resamples, categories, categories]``; NaN where it is undefined."""
+    observed, expected = _observed_expected(shares, agreement)
+    room = 1 - expected
+    return np.divide(observed - expected, room, out=np.full(len(shares), np.nan), where=room > 1e-12)
+
+
+def middle(values: np.ndarray, *, level: float) -> tuple[float | None, float | None]:
+    """The middle ``level`` of resampled values; none where more than half of them are undefined (NaN)."""
+    there = values[~np.isnan(values)]
+    if not len(there) or len(there) < len(values) / 2:
+        return None, None
+    low, high = np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ import streamlit as st
 from core.errors import AssayError
 from core.export import FORMATS, ExportFormat, manifest_path
 from core.filters import EXPORT_OPTIONS, ExportChoice
-from db import exports, queries, review
-from pages import _ui
+from core.moment import Moment
+from core.reviewer_agreement import number
+from db import curated, exports, queries
+from pages import _export_state, _ui, _who
 
 ORDER = "export_order"
 RESULT = "export_result"
+AGAIN = "export_again"
 PREVIEW_ROWS = 10
 
 QUESTIONS = {
@@ -52,11 +55,12 @@ class Order:
     choice: ExportChoice
     format: str
     mark: str
+    moment: Moment | None = None
 
     @property
-    def asked(self) -> tuple[int, ExportChoice, str]:
+    def asked(self) -> tuple[int, ExportChoice, str, Moment | None]:
         """What was asked for. A page's own classes are made anew in every run, so results are compared by this."""
-        return self.dataset_id, self.choice, self.format
+        return self.dataset_id, self.choice, self.format, self.moment
 
 
 def choose() -> ExportChoice:
@@ -103,7 +107,7 @@ def kept_count(counts: Sequence[Any], kept: str) -> int:
     return sum(row["n"] for row in counts if row["kept"] == kept)
 
 
-def promise(summary: review.CuratedCounts, *, n_members: int) -> None:
+def promise(summary: curated.CuratedCounts, *, n_members: int) -> None:
     """What will be in the file, by state."""
     counts = summary.counts
     cells = st.columns(4)
@@ -134,9 +138,9 @@ def promise(summary: review.CuratedCounts, *, n_members: int) -> None:
     )
 
 
-def preview(dataset_id: int, choice: ExportChoice) -> None:
+def preview(dataset_id: int, choice: ExportChoice, moment: Moment | None) -> None:
     """The first rows of the file."""
-    rows = review.curated_rows(_ui.current_service().store, dataset_id, choice, limit=PREVIEW_ROWS)
+    rows = curated.curated_rows(_ui.current_service().store, dataset_id, choice, limit=PREVIEW_ROWS, moment=moment)
     if not rows:
         return
     st.subheader(f"The first {len(rows)} rows", anchor=False)
@@ -161,6 +165,10 @@ def preview(dataset_id: int, choice: ExportChoice) -> None:
 
 def exported_by() -> str:
     """The name for the manifest: the reviewer's, asked here where nobody gave one yet."""
+    if _who.source() == _who.PROVIDER:
+        name = _ui.reviewer()
+        st.caption(_ui.plain(f"The manifest will say that {name} exported it."))
+        return name
     name = st.text_input("Exported by", value=_ui.reviewer(), max_chars=60, key="export_by")
     clean = " ".join((name or "").split())
     if clean:
@@ -192,6 +200,7 @@ def carry_out(order: Order, *, dataset: str, n_rows: int) -> None:
             format=order.format,
             expected=order.mark,
             exported_by=_ui.reviewer() or None,
+            moment=order.moment,
             on_rows=on_rows,
         )
         st.session_state[RESULT] = (order.asked, done)
@@ -223,6 +232,31 @@ def downloads(path: Path, *, key: str) -> None:
                 st.caption(_ui.plain(f"{file.name} is not in the exports folder any more."))
 
 
+def write_again(export_id: int, *, n_rows: int) -> bool:
+    """Write an earlier export once more and keep what came of it; False: it said why not."""
+    service = _ui.current_service()
+    bar = st.progress(0.0, text="Reading the state of then …")
+
+    def on_rows(done: int) -> None:
+        bar.progress(min(1.0, done / max(n_rows, 1)), text=f"{done:,} rows")
+
+    try:
+        done = exports.export_again(
+            service.store,
+            service.settings.exports_path,
+            export_id=export_id,
+            exported_by=_ui.reviewer() or None,
+            on_rows=on_rows,
+        )
+        st.session_state[AGAIN] = (export_id, done)
+    except AssayError as error:
+        st.error(_ui.plain(str(error)))
+        return False
+    finally:
+        bar.empty()
+    return True
+
+
 def show_result(done: exports.Exported) -> None:
     """What was written, with its digest."""
     result = done.result
@@ -231,12 +265,16 @@ def show_result(done: exports.Exported) -> None:
         st.code(f"{result.path.name}\nsha256 {result.sha256}", language=None, wrap_lines=True)
         for note in result.notes:
             st.caption(_ui.plain(note))
-        downloads(result.path, key="export-now")
+        if done.same:
+            st.markdown(":material/verified: The same bytes as the first time, read from the store as it was then.")
+        elif done.same is not None:
+            st.warning(_ui.plain(f"Other bytes than the first time. {done.differs}"), icon=":material/difference:")
+        downloads(result.path, key=f"export-{done.export_id}")
 
 
 def earlier(folder: Path) -> None:
-    """Exports made so far; a chosen one can be downloaded again."""
-    rows = review.exports(_ui.current_service().store)
+    """Exports made so far; a chosen one can be downloaded again, or written again from the store."""
+    rows = curated.exports(_ui.current_service().store)
     if not rows:
         return
     st.subheader("Earlier exports", anchor=False)
@@ -254,28 +292,66 @@ def earlier(folder: Path) -> None:
             "sha256": st.column_config.TextColumn("SHA-256", width="medium"),
             "exported_by": "By",
         },
-        key="export_earlier",
+        key=f"export_earlier_{rows[0]['export_id']}",
     )
     chosen = state["selection"]["rows"]
+    again, done = st.session_state.get(AGAIN, (None, None))
     if chosen:
-        downloads(folder / rows[chosen[0]]["file_name"], key="export-earlier")
+        one_earlier(folder, rows[chosen[0]])
+    elif again is not None:
+        show_result(done)
     else:
-        st.caption("Tick a row to download its file and manifest again.")
+        st.caption("Tick a row to download it, to see its state, or to write the same bytes again.")
+
+
+def one_earlier(folder: Path, row: Mapping[str, Any]) -> None:
+    """What can be done with an earlier export."""
+    export_id = int(row["export_id"])
+    recorded = curated.export_record(_ui.current_service().store, export_id)["manifest"]
+    downloads(folder / row["file_name"], key=f"export-earlier-{export_id}")
+    if "review" in recorded:
+        found = recorded["review"]["agreement"]
+        alpha = found["krippendorff_alpha"]
+        st.caption(
+            _ui.plain(
+                f"{recorded['n_rows']:,} rows; {len(recorded['review']['reviewers']):,} reviewer(s); "
+                f"{found['n_pairs_by_two_or_more']:,} pairs decided by two or more, Krippendorff's α "
+                f"{number(alpha['value'])}{': ' + alpha['reason'] if alpha['reason'] else ''}"
+            )
+        )
+    else:
+        st.caption("An older version wrote it without naming its state; that of the same second is the likeliest.")
+    if row["dataset"] is None:
+        st.caption("Its dataset was removed, so it cannot be written again.")
+        return
+    with st.container(horizontal=True):
+        pressed = st.button(
+            "Write it again from the store", icon=":material/replay:", key=f"export-again-{export_id}",
+            disabled=not _ui.may("administer"), help=_ui.why_not("administer"),
+        )  # fmt: skip
+        if pressed and write_again(export_id, n_rows=int(recorded["n_rows"])):
+            st.rerun()
+        st.button(
+            "Look at its state", icon=":material/history:", key=f"export-state-{export_id}",
+            on_click=_export_state.go_to, args=(f"export:{export_id}", int(row["dataset_id"])),
+            help="The counts and rows as they were then, with other choices or formats if you like.",
+        )  # fmt: skip
 
 
 def main() -> None:
     _ui.header(
         "Export",
-        "The curated set of a dataset as a file: exactly the rows counted here. Same choice, same bytes.",
+        "The curated set of a dataset as a file: exactly the rows counted here, as they are now or as they ever were.",
     )
     service = _ui.current_service()
     dataset_id = _ui.pick_dataset(key="export_dataset")
     dataset = next(row for row in queries.datasets(service.store) if row["dataset_id"] == dataset_id)
     left, right = st.columns([2, 3], gap="large")
     with left:
+        moment = _export_state.choose(service.store, dataset_id)
         choice = choose()
         chosen = choose_format()
-    summary = review.curated_summary(service.store, dataset_id, choice)
+    summary = curated.curated_summary(service.store, dataset_id, choice, moment=moment)
     with right:
         promise(summary, n_members=dataset["n_members"])
         if not dataset["n_pairs"]:
@@ -290,9 +366,10 @@ def main() -> None:
             f"Export {summary.n_kept:,} rows as {chosen.title}",
             type="primary",
             icon=":material/output:",
-            disabled=summary.n_kept == 0 or not by,
+            disabled=summary.n_kept == 0 or not by or not _ui.may("administer"),
+            help=_ui.why_not("administer"),
             on_click=place_order,
-            args=(Order(dataset_id, choice, chosen.key, summary.mark),),
+            args=(Order(dataset_id, choice, chosen.key, summary.mark, moment),),
             key="export_button",
         )
         if not by:
@@ -303,9 +380,9 @@ def main() -> None:
         if order is not None:
             carry_out(order, dataset=dataset["name"], n_rows=summary.n_kept)
         asked, done = st.session_state.get(RESULT, (None, None))
-        if asked == (dataset_id, choice, chosen.key):
+        if asked == (dataset_id, choice, chosen.key, moment):
             show_result(done)
-    preview(dataset_id, choice)
+    preview(dataset_id, choice, moment)
     earlier(service.settings.exports_path)
 
 

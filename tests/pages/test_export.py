@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from core.errors import StoreError
 from core.export import FORMATS, manifest_path
 from core.filters import EXPORT_OPTIONS, ExportChoice
-from db import decisions, exports, review
+from db import curated, decisions, exports
 from db.service import Service
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
@@ -28,7 +28,7 @@ DEFAULT = ExportChoice()
 def export(
     service: Service, choice: ExportChoice = DEFAULT, *, format: str = "alpaca", mark: str | None = None
 ) -> exports.Exported:
-    shown = review.curated_summary(service.store, DATASET_ID, choice)
+    shown = curated.curated_summary(service.store, DATASET_ID, choice)
     return exports.export_curated(
         service.store,
         service.settings.exports_path,
@@ -55,7 +55,7 @@ def rows_of(path: Path, format: str) -> int:
 def test_each_format_holds_as_many_rows_as_the_page_counts_and_the_same_bytes_twice(
     half_scored_home: Service, format: str
 ) -> None:
-    shown = review.curated_summary(half_scored_home.store, DATASET_ID, ExportChoice())
+    shown = curated.curated_summary(half_scored_home.store, DATASET_ID, ExportChoice())
     first, second = export(half_scored_home, format=format), export(half_scored_home, format=format)
     assert rows_of(first.result.path, format) == first.result.n_rows == shown.n_kept
     assert first.result.path != second.result.path
@@ -67,7 +67,7 @@ def test_each_format_holds_as_many_rows_as_the_page_counts_and_the_same_bytes_tw
 @pytest.mark.parametrize("rejected", EXPORT_OPTIONS["rejected"])
 def test_every_choice_gives_the_counted_rows(half_scored_home: Service, undecided: str, rejected: str) -> None:
     choice = ExportChoice(undecided=undecided, rejected=rejected, not_reflected="leave out")
-    shown = review.curated_summary(half_scored_home.store, DATASET_ID, choice)
+    shown = curated.curated_summary(half_scored_home.store, DATASET_ID, choice)
     done = export(half_scored_home, choice, format="jsonl")
     written = [json.loads(line) for line in done.result.path.read_text(encoding="utf-8").splitlines()]
     for kept in ("original", "reflected"):
@@ -95,25 +95,25 @@ def test_the_manifest_says_what_was_chosen_counted_scored_and_by_whom(half_score
     assert (manifest["created_by"], manifest["dataset"]) == ("Dana", sample_stores.DATASET)
     assert {scorer["output"] for scorer in manifest["scorers"]} >= {"ifd", "r_ifd"}
     assert manifest["dataset_digest"] == done.result.dataset_digest
-    assert review.exports(half_scored_home.store)[0]["sha256"] == done.result.sha256
+    assert curated.exports(half_scored_home.store)[0]["sha256"] == done.result.sha256
 
 
 def test_a_decision_between_counting_and_exporting_stops_the_export(half_scored_home: Service) -> None:
     store = half_scored_home.store
-    shown = review.curated_summary(store, DATASET_ID, ExportChoice())
+    shown = curated.curated_summary(store, DATASET_ID, ExportChoice())
     decisions.decide(store, pair_id=8, reviewer="Ben", verdict="accept")
     with pytest.raises(exports.CuratedSetChangedError, match="Decisions changed"):
         export(half_scored_home, mark=shown.mark)
     assert list(half_scored_home.settings.exports_path.iterdir()) == []
-    assert review.exports(store) == []
+    assert curated.exports(store) == []
 
 
 def test_a_swap_that_leaves_every_count_equal_is_noticed_too(half_scored_home: Service) -> None:
     store = half_scored_home.store
-    before = review.curated_summary(store, DATASET_ID, ExportChoice())
+    before = curated.curated_summary(store, DATASET_ID, ExportChoice())
     decisions.undo(store, reviewer="Ben")  # pair 7 was edited …
     decisions.decide(store, pair_id=7, reviewer="Ben", verdict="edit", edited=sample_stores.rows(1)[0])  # … otherwise
-    after = review.curated_summary(store, DATASET_ID, ExportChoice())
+    after = curated.curated_summary(store, DATASET_ID, ExportChoice())
     assert after.counts == before.counts
     assert after.mark != before.mark
 
@@ -125,7 +125,7 @@ def test_leaving_everything_out_is_an_error_not_an_empty_file(empty_home: Servic
     with pytest.raises(StoreError, match="every row is left out"):
         exports.export_curated(
             empty_home.store, empty_home.settings.exports_path, dataset_id=dataset_id, dataset="One", choice=choice,
-            format="alpaca", expected=review.curated_summary(empty_home.store, dataset_id, choice).mark,
+            format="alpaca", expected=curated.curated_summary(empty_home.store, dataset_id, choice).mark,
             exported_by=None,
         )  # fmt: skip
 
@@ -204,3 +204,40 @@ def test_the_url_keeps_the_choice(half_scored_home: Service, run_page: RunPage) 
 def test_a_failed_job_changes_nothing_here(failed_job_home: Service, run_page: RunPage) -> None:
     app = run_page("export", dataset="1")
     assert app.metric[0].value == "24"
+
+
+# ---- past states ----
+
+
+def test_the_page_exports_the_set_as_it_was_after_a_decision(half_scored_home: Service, run_page: RunPage) -> None:
+    app = run_page("export", dataset="1", as_of="decision:1")
+    assert [metric.value for metric in app.metric] == ["24", "1", "23", "0"]
+    assert any("up to decision 1" in one.value for one in app.caption)
+    app.text_input(key="export_by").set_value("Dana").run()
+    button(app, "export_button").click().run()
+    assert not app.exception
+    (path,) = half_scored_home.settings.exports_path.glob("*.manifest.json")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert (manifest["state"]["last_decision_id"], manifest["n_rows"]) == (1, 24)
+    app.button_group(key="export_state_kind").set_value("now").run()
+    assert "as_of" not in app.query_params
+    assert app.metric[1].value == "3"
+
+
+def test_a_state_that_cannot_be_read_says_why(half_scored_home: Service, run_page: RunPage) -> None:
+    assert "Decision 99 is not in the store" in run_page("export", dataset="1", as_of="decision:99").warning[0].value
+    assert "has not been exported" in run_page("export", dataset="1", as_of="export:1").info[0].value
+    assert not run_page("export", dataset="1", as_of="time:yesterday").exception
+
+
+def test_an_earlier_export_is_looked_at_and_written_again(half_scored_home: Service, run_page: RunPage) -> None:
+    first = export(half_scored_home, format="jsonl")
+    before = first.result.path.read_bytes()
+    decisions.decide(half_scored_home.store, pair_id=8, reviewer="Ben", verdict="accept")
+    app = run_page("export", dataset="1", as_of="export:1")
+    assert app.metric[1].value == "3"  # of now it would be 4
+    again = exports.export_again(
+        half_scored_home.store, half_scored_home.settings.exports_path, export_id=first.export_id, exported_by="Eve"
+    )
+    assert again.result.path.read_bytes() == before
+    assert [row["sha256"] for row in curated.exports(half_scored_home.store)] == [first.result.sha256] * 2
