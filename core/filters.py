@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
@@ -211,15 +212,30 @@ def _optional(text: str) -> float | None:
     return float(text) if text else None
 
 
-PAIR_STATES = ("undecided", "decided", "accepted", "rejected", "flagged", "skipped", "all")
-PAIR_ORDERS = ("largest IFD gain", "closest call", "random", "oldest first")
+PAIR_STATES = ("undecided", "decided", "accepted", "rejected", "disputed", "flagged", "skipped", "all")
+PAIR_ORDERS = (
+    "largest IFD gain",
+    "closest call",
+    "random",
+    "oldest first",
+    "indicators disagree",
+    "closest to the rule's cut",
+    "most uncertain",
+    "most similar",
+    "as listed",
+)
+"""``most similar`` needs ``similar_to``; ``as listed`` needs ``pair_list``; ``closest to the rule's cut`` takes the
+published rule where ``rule`` is None."""
 
 
 @dataclass(frozen=True)
 class PairFilter:
-    """The queue of the Review page: which pairs, in which order.
+    """Which pairs, in which order: the queue of the Review page, the table of the Pairs page, what a bulk decides.
 
     The score ranges are of the candidate; ``gain`` is IFD(candidate) − IFD(original). Sides that are None are open.
+    ``text`` stands in any text of the original or the candidate, in any case; as whole words only where ``words``.
+    ``reviewers`` have a decision on the pair that still stands, whatever it was; ``pair_list`` names a list that
+    somebody kept. ``similar_to`` (a pair) and ``rule`` narrow nothing: orders ask for them.
     """
 
     datasets: tuple[int, ...] = ()
@@ -232,13 +248,27 @@ class PairFilter:
     gain: tuple[float | None, float | None] = (None, None)
     order: str = "largest IFD gain"
     seed: int = 0
+    text: str = ""
+    words: bool = False
+    scores: tuple[ScoreRange, ...] = ()
+    reviewers: tuple[str, ...] = ()
+    pair_list: int | None = None
+    similar_to: int | None = None
+    rule: int | None = None
+
+    @property
+    def n_narrowed(self) -> int:
+        """By how many things it narrows, the state apart."""
+        lists = (self.datasets, self.methods, self.stages, self.proposals, self.text, self.reviewers, self.pair_list)
+        ranges = (self.ifd, self.r_ifd, self.gain)
+        return sum(bool(one) for one in lists) + sum(one != (None, None) for one in ranges) + len(self.scores)
 
     def to_params(self) -> dict[str, str]:
         """Query parameters of a URL; what stands at its default is left out."""
         params: dict[str, str] = {}
         if self.datasets:
             params["datasets"] = ".".join(map(str, self.datasets))
-        for name in ("methods", "stages", "proposals"):
+        for name in ("methods", "stages", "proposals", "reviewers"):
             values: Sequence[str] = getattr(self, name)
             if values:
                 params[name] = "~".join(_quoted(value) for value in values)
@@ -246,12 +276,14 @@ class PairFilter:
             low, high = getattr(self, name)
             if low is not None or high is not None:
                 params[name] = f"{_number(low)}:{_number(high)}"
-        if self.state != "undecided":
-            params["state"] = self.state
-        if self.order != PAIR_ORDERS[0]:
-            params["order"] = self.order
-        if self.seed:
-            params["seed"] = str(self.seed)
+        if self.scores:
+            params["scores"] = "~".join(f"{r.scorer_id}:{_number(r.low)}:{_number(r.high)}" for r in self.scores)
+        for name, usual in (("state", "undecided"), ("order", PAIR_ORDERS[0]), ("text", "")):
+            if getattr(self, name) != usual:
+                params[name] = getattr(self, name)
+        for parameter, name in _PAIR_NUMBERS.items():
+            if getattr(self, name):
+                params[parameter] = str(int(getattr(self, name)))
         return params
 
     @classmethod
@@ -265,20 +297,44 @@ class PairFilter:
             state, order = params.get("state", "undecided"), params.get("order", PAIR_ORDERS[0])
             if state not in PAIR_STATES or order not in PAIR_ORDERS:
                 raise ValueError(f"unknown state {state!r} or order {order!r}")
+            scores = []
+            for part in filter(None, params.get("scores", "").split("~")):
+                scorer, low, high = part.split(":")
+                scores.append(ScoreRange(_id(scorer) or 0, *_sides(f"{low}:{high}")))
             return cls(
-                datasets=tuple(int(part) for part in params.get("datasets", "").split(".") if part),
+                datasets=tuple(_id(part) or 0 for part in params.get("datasets", "").split(".") if part),
                 state=state,
                 order=order,
-                seed=int(params.get("seed", "0")),
+                seed=_id(params.get("seed", "")) or 0,
                 methods=_values(params.get("methods", "")),
                 stages=_values(params.get("stages", "")),
                 proposals=_values(params.get("proposals", "")),
+                reviewers=_values(params.get("reviewers", "")),
                 ifd=_sides(params.get("ifd", ":")),
                 r_ifd=_sides(params.get("r_ifd", ":")),
                 gain=_sides(params.get("gain", ":")),
+                text=params.get("text", ""),
+                words=bool(_id(params.get("words", ""))),
+                scores=tuple(scores),
+                pair_list=_id(params.get("list", "")),
+                similar_to=_id(params.get("like", "")),
+                rule=_id(params.get("rule", "")),
             )
         except ValueError as error:
             raise SettingsError(f"The queue in this link cannot be read ({error}). The default is shown.") from error
+
+
+_PAIR_NUMBERS = {"seed": "seed", "words": "words", "list": "pair_list", "like": "similar_to", "rule": "rule"}
+
+
+def _id(text: str) -> int | None:
+    """A number of a link, from 0 on; None where none is given."""
+    if not text:
+        return None
+    number = int(text)
+    if not 0 <= number <= _LARGEST_ID:
+        raise ValueError(f"{text[:24]} is no number of anything")
+    return number
 
 
 def _values(text: str) -> tuple[str, ...]:
@@ -286,8 +342,10 @@ def _values(text: str) -> tuple[str, ...]:
 
 
 def _sides(text: str) -> tuple[float | None, float | None]:
-    low, high = text.split(":")
-    return _optional(low), _optional(high)
+    low, high = (_optional(side) for side in text.split(":"))
+    if not all(math.isfinite(side) for side in (low, high) if side is not None):
+        raise ValueError(f"{text[:40]} is no range")
+    return low, high
 
 
 EXPORT_OPTIONS: Mapping[str, tuple[str, ...]] = {

@@ -11,7 +11,7 @@ from core.errors import AssayError
 from core.filters import RowFilter
 from db import commands, queries
 from db.service import Service
-from pages import _choose, _example, _row_filter, _rows, _ui
+from pages import _choose, _example, _row_filter, _rows, _saved_filters, _ui
 from pages._row_filter import PAGE_SIZES, ROW, SIZE
 
 PAGES, CLOSED = "explore_pages", "explore_closed"
@@ -73,6 +73,7 @@ def _table(
         with st.container(border=True):
             st.markdown("No row matches this filter.")
             st.button("Show all rows", icon=":material/filter_alt_off:", key="explore-all", on_click=_row_filter.reset)
+            _saved_filters.show("explore", filters.to_params())
         return "", []
     total_place = _paging(cursors, page)
     ids = [int(row["example_id"]) for row in page.rows]
@@ -101,6 +102,7 @@ def _actions(service: Service, filters: RowFilter, total: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.popover("Save as dataset", icon=":material/library_add:"):
             _save(service, filters, total)
+        _saved_filters.show("explore", filters.to_params())
         st.page_link(
             "reflect.py", label="Reflect on these rows", icon=":material/auto_awesome:",
             query_params=filters.to_params(),
@@ -116,7 +118,9 @@ def _save(service: Service, filters: RowFilter, total: int) -> None:
     with st.form("explore-save", border=False, clear_on_submit=True):
         name = st.text_input("Name of the new dataset", max_chars=200)
         st.caption(f"It points at the {total:,} rows of this filter, each once, in this order. Nothing is copied.")
-        saved = st.form_submit_button("Save", type="primary", icon=":material/library_add:")
+        saved = st.form_submit_button(
+            "Save", type="primary", icon=":material/library_add:", **_ui.allowed("administer")
+        )
     if not saved:
         return
     try:

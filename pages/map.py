@@ -9,11 +9,12 @@ import streamlit as st
 
 from core import projection
 from core.charts import relations as charts
+from core.embedding_layout import MOST_VECTORS
 from core.indicators import INDICATORS
 from core.projection import Projection
 from db import embeddings, queries
 from db.store import Store
-from pages import _choose, _rows, _selection, _ui
+from pages import _choose, _map_layout, _rows, _selection, _ui
 from pages._choose import By
 from pages._selection import View
 
@@ -47,32 +48,51 @@ def _places(
 @st.cache_data(max_entries=16, show_spinner="Reading the rows …")
 def _points(
     _store: Store, path: str, scorer_id: int, n_vectors: int, datasets: tuple[int, ...], version: str, by: By,
-    _places: dict[int, Place],
+    _placed: dict[int, Place], mark: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = embeddings.points(
         _store, scorer_id=scorer_id, dataset_ids=datasets, colour=by.scorer_id, key=by.key
     ).to_pylist()
     return [
-        {**row, "x": _places[row["example_id"]][0], "y": _places[row["example_id"]][1]}
+        {**row, "x": _placed[row["example_id"]][0], "y": _placed[row["example_id"]][1]}
         for row in rows
-        if row["example_id"] in _places
+        if row["example_id"] in _placed
     ]
 
 
-def _draw(view: View, embedder: Any, by: By) -> None:
+def _vectors(view: View, scorer_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Example ids and vectors of the first rows that are drawn, as many as t-SNE takes."""
+    rows = embeddings.points(view.store, scorer_id=scorer_id, dataset_ids=view.datasets)["example_id"].to_pylist()
+    ids = list(dict.fromkeys(rows))
+    if len(ids) > MOST_VECTORS:  # spread over the datasets, and the same each time
+        ids = [ids[i] for i in np.linspace(0, len(ids) - 1, MOST_VECTORS).astype(int)]
+    found = list(embeddings.vectors_of(view.store, scorer_id=scorer_id, example_ids=ids))
+    owners, vectors = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(owners)
+    return owners[order], vectors[order]
+
+
+def _draw(view: View, embedder: Any, by: By, layout: str) -> None:
     # Without the store's version: a running score job changes it all the time, and vectors and datasets never change.
     key = (view.store, view.path, embedder["scorer_id"], embedder["n_vectors"], view.datasets)
     plane = _projection(*key)
     if plane is None:
         _ui.empty("A map needs two rows with different embeddings. Choose a larger dataset.")
         return
-    points = _points(*key, view.version, by, _places(*key, plane))
+    titles = (f"first component ({plane.shares[0]:.1%} of the variance)", f"second component ({plane.shares[1]:.1%})")
+    places = _places(*key, plane)
+    if layout == _map_layout.TSNE:
+        laid_out = _map_layout.tsne(key[1:], lambda: _vectors(view, embedder["scorer_id"]))
+        if laid_out is not None:
+            places, titles = laid_out, ("t-SNE 1", "t-SNE 2")
+    mark = _rows.identity(tuple(places.values()))
+    points = _points(*key, view.version, by, places, mark)
     parts = charts.groups(points, by=by.kind, names=view.names)
     scorer = next((s for s in view.scorers if s["scorer_id"] == by.scorer_id), None)
     figure = charts.points_figure(
         parts,
-        x_title=f"first component ({plane.shares[0]:.1%} of the variance)",
-        y_title=f"second component ({plane.shares[1]:.1%})",
+        x_title=titles[0],
+        y_title=titles[1],
         colour_title=_choose.axis(scorer) if scorer else "",
         may_be_log=False,
         dragmode="lasso",
@@ -81,7 +101,7 @@ def _draw(view: View, embedder: Any, by: By) -> None:
     )
     state = _ui.chart(
         figure,
-        key=f"map-{_rows.identity(*key[1:], view.version, by)}",
+        key=f"map-{_rows.identity(*key[1:], view.version, by, mark)}",
         data=[{**row, "dataset": view.names[row["dataset_id"]]} for row in points],
         name="map",
         on_select="rerun",
@@ -90,7 +110,12 @@ def _draw(view: View, embedder: Any, by: By) -> None:
     said = (
         f"Principal components of the {plane.n:,} different rows that have an embedding. Close by means alike in text."
     )
-    if len(points) >= embeddings.MOST_POINTS:
+    if titles[0].startswith("t-SNE"):
+        said = (
+            f"t-SNE of {len(places):,} different rows of {plane.n:,} that have an embedding: neighbours are alike in "
+            "text, far distances say nothing."
+        )
+    elif len(points) >= embeddings.MOST_POINTS:
         said += f" {len(points):,} of them are drawn, chosen by chance but the same each time."
     st.caption(said)
     chosen = _selection.in_figure([part.rows for part in parts], state)
@@ -119,7 +144,7 @@ def main() -> None:
         _ui.empty("There is no dataset yet, so there is no map.", page="load.py", label="Load a dataset")
         return
     version = queries.version(service.store)
-    sides = st.columns([2, 1.4, 1.4])
+    sides = st.columns([2, 1.4, 1.4, 1.6], vertical_alignment="bottom")
     with sides[0]:
         datasets = _choose.datasets(_ui.dataset_names(found), page=PAGE)
     if not datasets:
@@ -143,9 +168,11 @@ def main() -> None:
         by = _choose.by(
             service.store, version, datasets, label="Colour", parameter="colour", page=PAGE, scorers=scorers
         )
+    with sides[3]:
+        layout = _map_layout.choose(key="map-layout")
     view = View("Map", service, datasets, names, scorers, version)
     _coverage(view, embedder)
-    _draw(view, embedder, by)
+    _draw(view, embedder, by, layout)
 
 
 main()

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from core.charts.scores import Row, label_text, wants_log
-from core.charts.theme import NEUTRAL, SERIES, layout
+from core.charts.theme import ACCEPT, NEUTRAL, REJECT, SERIES, layout
 from core.correlation import Correlation
 
 # Both ends and the middle can be seen on a light and on a dark page; a value near 0 is nearly the page itself.
@@ -19,6 +19,13 @@ SEQUENTIAL = ((0.0, "#0072B2"), (0.5, "#CC79A7"), (1.0, "#E69F00"))
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 MOST_COLOURS = 7
 NO_VALUE = "no value"
+VERDICTS = {
+    "undecided": ("·", NEUTRAL),
+    "accepted": ("✓", ACCEPT),
+    "rejected": ("✗", REJECT),
+    "disputed": ("≠", "#CC79A7"),
+}
+"""Of pairs: sign and colour, in the order in which they are drawn (later ones lie on top)."""
 _STRONG = 0.55
 _MOST_WRITTEN = 20
 _LONGEST_LABEL = 48
@@ -131,25 +138,36 @@ def _told(cell: Cell, labels: Sequence[str], method: str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Points that are drawn as one trace. ``colours`` are values on the colour scale; None: one colour for all."""
+    """Points that are drawn as one trace. ``colours`` are values on the colour scale; None: one colour for all, the
+    given ``colour`` or the next of the series."""
 
     name: str
     rows: tuple[Row, ...]
     colours: tuple[float, ...] | None = None
     is_rest: bool = False
+    colour: str | None = None
 
 
 def groups(points: Sequence[Row], *, by: str, names: Mapping[int, str]) -> list[Group]:
-    """Points parted into the traces of a figure. ``by``: "dataset", "category" or "score" (their ``colour``).
+    """Points parted into the traces of a figure. ``by``: "dataset", "score" (their ``colour``), or the column that
+    tells them apart ("category", "verdict", "stage", …).
 
     Of more than ``MOST_COLOURS`` categories the largest have a colour of their own; rows without one come last.
+    Verdicts have the colours that they have everywhere, undecided ones below the others.
     """
     if by == "score":
         there = [row for row in points if row["colour"] is not None]
         parts = [Group("", tuple(there), tuple(float(row["colour"]) for row in there))] if there else []
         rest = tuple(row for row in points if row["colour"] is None)
         return [*parts, *([Group(NO_VALUE, rest, is_rest=True)] if rest else [])]
-    column = "category" if by == "category" else "dataset_id"
+    if by == "verdict":
+        kinds = {verdict: tuple(row for row in points if row["verdict"] == verdict) for verdict in VERDICTS}
+        return [
+            Group(f"{sign} {verdict}", kinds[verdict], is_rest=verdict == "undecided", colour=colour)
+            for verdict, (sign, colour) in VERDICTS.items()
+            if kinds[verdict]
+        ]
+    column = "dataset_id" if by == "dataset" else by
     found: dict[Any, list[Row]] = {}
     for row in points:
         found.setdefault(row[column], []).append(row)
@@ -189,7 +207,7 @@ def points_figure(
                 "colorbar": {"title": {"text": short(colour_title, 60), "side": "right"}, "thickness": 12},
             }  # fmt: skip
         else:
-            marker["color"] = NEUTRAL if part.is_rest else SERIES[i % len(SERIES)]
+            marker["color"] = part.colour or (NEUTRAL if part.is_rest else SERIES[i % len(SERIES)])
         figure.add_scattergl(
             x=[row["x"] for row in part.rows],
             y=[row["y"] for row in part.rows],

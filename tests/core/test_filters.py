@@ -29,6 +29,7 @@ without = st.builds(NoValue, st.integers(1, 99), st.sampled_from(NO_VALUE_KINDS)
     NoValue, st.integers(1, 99), st.just("null"), st.text(max_size=12)
 )
 categories = st.lists(st.none() | st.text(max_size=8), max_size=3).map(tuple)
+number = st.none() | st.integers(1, 2**63 - 1)
 names = st.lists(st.text(min_size=1, max_size=8), max_size=3).map(tuple)
 
 
@@ -61,6 +62,13 @@ def test_a_row_filter_survives_its_url(filters: RowFilter) -> None:
         ifd=sides,
         r_ifd=sides,
         gain=sides,
+        text=st.text(max_size=12),
+        words=st.booleans(),
+        reviewers=names,
+        scores=st.lists(st.builds(ScoreRange, st.integers(1, 99), side, side), max_size=3).map(tuple),
+        pair_list=number,
+        similar_to=number,
+        rule=number,
     )
 )
 def test_a_pair_filter_survives_its_url(filters: PairFilter) -> None:
@@ -97,7 +105,21 @@ def test_a_broken_link_is_told(params: dict[str, str]) -> None:
         RowFilter.from_params(params)
 
 
-@pytest.mark.parametrize("params", [{"state": "done"}, {"order": "best"}, {"seed": "x"}, {"ifd": "1"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"state": "done"},
+        {"order": "best"},
+        {"seed": "x"},
+        {"ifd": "1"},
+        {"gain": "nan:"},
+        {"scores": "1:2"},
+        {"scores": "a::"},
+        {"list": "-1"},
+        {"like": str(2**63)},
+        {"datasets": "1.-2"},
+    ],
+)
 def test_a_broken_queue_link_is_told(params: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="link"):
         PairFilter.from_params(params)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -56,6 +58,19 @@ def test_a_link_restores_the_colour(embedded_home: Service, run_page: RunPage, c
     page = shown(embedded_home, run_page, colour=wanted)
     assert select_box(page, "Colour").value == wanted
     assert ("no value" in figures(page)[0]) == (colour == "score")  # twelve rows are scored, twenty have an embedding
+
+
+def test_t_sne_is_computed_behind_the_page(embedded_home: Service, run_page: RunPage) -> None:
+    page = shown(embedded_home, run_page, layout="tsne")
+    assert not page.exception
+    assert len(figures(page)) == 1  # principal components meanwhile, or the first part already
+    for _ in range(200):
+        if "t-SNE of 20 different rows" in words(page):
+            break
+        time.sleep(0.1)
+        page.run()
+    assert "t-SNE of 20 different rows of 20" in words(page)
+    assert "t-SNE 1" in figures(page)[0]
 
 
 def test_new_vectors_are_drawn_at_once(embedded_home: Service, run_page: RunPage) -> None:
