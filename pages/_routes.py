@@ -4,4 +4,8 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-ROUTES: list[BaseRoute] = []
+from pages._board.routes import ROUTES as BOARD_ROUTES
+from pages._history_download import ROUTES as HISTORY_ROUTES
+from pages._review.routes import ROUTES as REVIEW_ROUTES
+
+ROUTES: list[BaseRoute] = [*REVIEW_ROUTES, *HISTORY_ROUTES, *BOARD_ROUTES]

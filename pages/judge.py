@@ -8,31 +8,15 @@ from typing import Any
 import streamlit as st
 
 from core.errors import AssayError
+from core.sign_in import PROVIDER
 from db import judging
 from db.service import Service
-from pages import _compare_view, _ui
+from pages import _compare_view, _sign_in, _ui, _who
 from pages._judging import judging_component
 from pages._judging.desk import Desk
 
 DESK = "judging_desk"
 COMPONENT = "judging_component"
-
-
-def _ask_name(service: Service) -> None:
-    """Ask once who judges; the rest of the page waits."""
-    known = [judge["name"] for judge in judging.judges(service.store) if judge["kind"] == "person"]
-    with st.container(border=True, width=620), st.form("judging_name", border=False):
-        st.markdown("**Who is judging?** Your name is kept with every verdict, and for this session only.")
-        name = st.text_input("Your name", max_chars=60, placeholder="Ada Lovelace")
-        if known:
-            st.caption(_ui.plain(f"People who judged so far: {', '.join(sorted(set(known))[:12])}."))
-        started = st.form_submit_button("Start judging", type="primary", icon=":material/play_arrow:")
-    if started and name.strip():
-        st.session_state[_ui.REVIEWER] = " ".join(name.split())
-        st.rerun()
-    if started:
-        st.error("Write a name first; verdicts are kept under it.")
-    st.stop()
 
 
 def _choose(comparisons: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -97,6 +81,9 @@ def _reveal(service: Service, desk: Desk) -> None:
 
 
 def _toolbar() -> None:
+    if _who.source() == PROVIDER:
+        st.caption(f"Judge: {_ui.plain(_ui.reviewer())}")
+        return
     with st.popover(f"Judge: {_ui.plain(_ui.reviewer())}", icon=":material/person:", width="content"):
         name = st.text_input("Your name", value=_ui.reviewer(), max_chars=60, key="judging-rename")
         if name.strip() and " ".join(name.split()) != _ui.reviewer():
@@ -121,7 +108,7 @@ def main() -> None:
         )  # fmt: skip
         return
     if not _ui.reviewer():
-        _ask_name(service)
+        _sign_in.ask_name("judging")
     with top, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", width="content"):
         chosen = _choose(comparisons)
         _toolbar()

@@ -6,18 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
+from pages._desk import desk_component
 
-_FOLDER = Path(__file__).parent
-
-
-def _asset(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
-
-
-_component = st.components.v2.component(
-    "assay_judging", html=_asset("component.html"), css=_asset("component.css"), js=_asset("component.js")
-)
+_component = desk_component("assay_judging", Path(__file__).parent)
 
 
 def judging_component(data: Mapping[str, Any], *, key: str, on_press: Callable[[], None]) -> None:

@@ -19,78 +19,27 @@ const ACTIONS = [
 const CHOICES = new Set(["left", "tie", "right"]);
 const DECIDING = new Set(["left", "tie", "right", "skip"]);
 const AT_END = new Set(["undo", "help", "skipped"]);
-const TYPING = "input, textarea, select, [contenteditable]:not([contenteditable=false]), [role=textbox], [role=combobox], "
-  + "[role=listbox], [role=option], [role=slider], [role=spinbutton], [role=radio], [role=tab], [role=grid]";
-const DIALOG = "[role=dialog], [role=alertdialog], [role=menu], [data-testid=stPopoverBody]";
 
-function el(tag, className, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const child of children) if (child !== null && child !== undefined) node.append(child);
-  return node;
-}
-
-// A browser breaks a run of a million characters without a space in minutes: it is offered places to break at.
-const LONG_RUN = /\S{500}(?=\S)/gu;
-
-function breakable(text) {
-  const parts = [];
-  let from = 0;
-  for (const run of text.matchAll(LONG_RUN)) {
-    const to = run.index + run[0].length;
-    parts.push(text.slice(from, to), document.createElement("wbr"));
-    from = to;
-  }
-  return [...parts, text.slice(from)];
-}
-
-function pressName() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function duration(seconds) {
-  if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
-}
-
-const count = (number) => number.toLocaleString("en");
-
-// The browser may forbid its storage; then a press whose answer never came is not looked up after a reload.
-const kept = {
-  get() {
-    try { return JSON.parse(sessionStorage.getItem(PENDING)); } catch { return null; }
-  },
-  set(value) {
-    try { sessionStorage.setItem(PENDING, JSON.stringify(value)); } catch { /* full or forbidden */ }
-  },
-  drop() {
-    try { sessionStorage.removeItem(PENDING); } catch { /* forbidden */ }
-  },
-};
-
-class Desk {
+class Desk extends BaseDesk {
   constructor(parent) {
+    super();
     this.root = parent.querySelector(".desk");
     const find = (name) => this.root.querySelector(name);
     this.zones = { head: find(".head"), message: find(".message"), body: find(".body"), bar: find(".bar"), help: find(".help") };
     this.helping = false;
     this.painted = false;
     this.settled = false;
-    this.pending = kept.get();
+    this.pending = inTab.get(PENDING);
     this.firstUpdate = true;
     this.onKey = (event) => this.key(event);
     this.onVisible = () => this.watchTime();
-    document.addEventListener("keydown", this.onKey);
-    document.addEventListener("visibilitychange", this.onVisible);
+    this.listen();
     this.zones.help.addEventListener("click", (event) => { if (event.target === this.zones.help) this.showHelp(false); });
     this.zones.help.addEventListener("close", () => { if (this.helping) this.showHelp(false); });
   }
 
   close() {
-    document.removeEventListener("keydown", this.onKey);
-    document.removeEventListener("visibilitychange", this.onVisible);
+    super.close();
     clearTimeout(this.patience);
   }
 
@@ -130,7 +79,7 @@ class Desk {
     }
     const lost = !answered && this.pending.action === "judge" && this.pending.comparison === this.data.comparison ? this.pending : null;
     this.pending = null;
-    kept.drop();
+    inTab.drop(PENDING);
     clearTimeout(this.patience);
     return lost;
   }
@@ -143,11 +92,9 @@ class Desk {
     requestAnimationFrame(() => requestAnimationFrame(() => {
       if (turn !== this.turn) return;
       this.painted = true;
-      const now = performance.now();
       if (!moved) this.settled = true;
       else {
-        this.visibleMs = 0;
-        this.visibleSince = document.hidden ? null : now;
+        this.startTime();
         setTimeout(() => {
           if (turn !== this.turn) return;
           this.settled = true;
@@ -156,19 +103,6 @@ class Desk {
       }
       this.apply();
     }));
-  }
-
-  watchTime() {
-    const now = performance.now();
-    if (document.hidden && this.visibleSince !== null) {
-      this.visibleMs = (this.visibleMs ?? 0) + now - this.visibleSince;
-      this.visibleSince = null;
-    } else if (!document.hidden) this.visibleSince ??= now;
-  }
-
-  secondsOnScreen() {
-    const running = this.visibleSince === null || this.visibleSince === undefined ? 0 : performance.now() - this.visibleSince;
-    return Math.round(((this.visibleMs ?? 0) + running) / 10) / 100;
   }
 
   // ---- what goes to the server ----
@@ -182,7 +116,7 @@ class Desk {
   }
 
   post() {
-    kept.set(this.pending);
+    inTab.set(PENDING, this.pending);
     this.component.setTriggerValue("press", this.pending);
     clearTimeout(this.patience);
     this.patience = setTimeout(() => this.noAnswer(), PATIENCE_MS);
@@ -190,9 +124,7 @@ class Desk {
   }
 
   noAnswer() {
-    const again = el("button", "", "Send again");
-    again.type = "button";
-    again.addEventListener("click", () => this.post());
+    const again = plainButton("", () => this.post(), "Send again");
     this.showMessage("error", "The server has not answered yet. Your press is kept and can be sent again; it is stored once.", again);
   }
 
@@ -223,11 +155,9 @@ class Desk {
       }
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || (event.shiftKey && event.key !== "?")) return;
+    const pressed = event.repeat ? null : this.keyForDesk(event);
+    if (!pressed) return;
     const target = event.composedPath()[0];
-    if (target instanceof Element && target.closest(TYPING)) return;
-    if (document.querySelector(DIALOG)) return;
-    const pressed = event.key.toLowerCase();
     // Who clicked into a long answer reads it with the arrows; these must not decide then.
     if (pressed.startsWith("arrow") && target instanceof Element && target.closest(".text.long")) return;
     const action = ACTIONS.find((one) => one.keys.includes(pressed));
@@ -241,9 +171,7 @@ class Desk {
     if (open) {
       const table = el("table", "", ...ACTIONS.map((action) =>
         el("tr", "", el("td", "", ...action.shown.map((key) => el("kbd", "", key))), el("td", "", action.help))));
-      const close = el("button", "", "Close", el("kbd", "", "Esc"));
-      close.type = "button";
-      close.addEventListener("click", () => this.showHelp(false));
+      const close = plainButton("", () => this.showHelp(false), "Close", el("kbd", "", "Esc"));
       this.zones.help.replaceChildren(el("div", "", el("h3", "", "Keys"), table,
         el("p", "", "Click into a long answer to scroll it with the arrow keys; there they do not judge, 1, 2 and 3 still do. "
           + "Keys do nothing while you type, while a verdict is being stored, and together with Ctrl, Alt or Cmd."), close));
@@ -280,11 +208,6 @@ class Desk {
     else if (!this.pending) this.showMessage("", "");
   }
 
-  showMessage(kind, text, button) {
-    this.zones.message.className = `message ${kind}`;
-    this.zones.message.replaceChildren(text, ...(button ? [button] : []));
-  }
-
   renderBody() {
     const item = this.data.item;
     if (!item) { this.zones.body.replaceChildren(this.endCard()); return; }
@@ -317,13 +240,11 @@ class Desk {
   }
 
   button(action) {
-    const button = el("button", action.kind ?? "", action.label, ...action.shown.map((key) => el("kbd", "", key)));
-    button.type = "button";
-    button.dataset.action = action.id;
-    button.addEventListener("click", () => {
+    const button = plainButton(action.kind ?? "", () => {
       button.blur(); // else Enter or Space would press it again on the next question
       this.act(action.id);
-    });
+    }, action.label, ...action.shown.map((key) => el("kbd", "", key)));
+    button.dataset.action = action.id;
     return button;
   }
 
@@ -349,17 +270,4 @@ class Desk {
   }
 }
 
-const DESKS = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  let desk = DESKS.get(parent);
-  if (!desk || !desk.root.isConnected) {
-    desk?.close();
-    desk = new Desk(parent);
-    DESKS.set(parent, desk);
-  }
-  desk.update(component);
-  // Also called for a render that was overtaken by the next one, so look whether the desk is really gone.
-  return () => setTimeout(() => { if (!desk.root.isConnected) desk.close(); });
-}
+export default (component) => seat(Desk, component);

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
-_FOLDER = Path(__file__).parent
+from pages._desk import desk_component
 
 
-def _asset(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+@cache
+def _component() -> Any:
+    # Not at import: the server's routes import this package before Streamlit runs.
+    return desk_component("assay_review", Path(__file__).parent)
 
 
-_component = st.components.v2.component(
-    "assay_review", html=_asset("component.html"), css=_asset("component.css"), js=_asset("component.js")
-)
+def review_component(
+    data: Mapping[str, Any], *, key: str, on_renew: Callable[[], None], on_ended: Callable[[], None]
+) -> None:
+    """Show a desk. It talks to :mod:`pages._review.routes` by itself and needs no run of the page to decide.
 
-
-def review_component(data: Mapping[str, Any], *, key: str, on_press: Callable[[], None]) -> None:
-    """Show what :meth:`pages._review.desk.Desk.payload` gave.
-
-    ``on_press`` is called before the fragment reruns; the press is ``st.session_state[key].press`` then.
+    ``on_renew`` is called where its token was refused: the run that follows gives it another one; ``on_ended`` where
+    the end of its queue came on screen.
     """
-    _component(data=dict(data), key=key, on_press_change=on_press)
+    _component()(data=dict(data), key=key, on_renew_change=on_renew, on_ended_change=on_ended)

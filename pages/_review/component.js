@@ -1,595 +1,362 @@
-// The review desk. Every text of a row enters the page as a text node; nothing here parses HTML.
-//
-// A press locks the desk, goes to the server and is stored there; only the answer brings another pair. Keys count again
-// once that pair has been painted, and decisions a moment later, so that no press lands on a pair nobody saw.
+// The review desk. A press is written into the log of this tab and the next pair, prepared before, is painted at once;
+// the server is told in the meantime (log.js). A press counts for the pair that was painted when it was made.
 
-const SETTLE_MS = 150;
-const PATIENCE_MS = 10000;
-const PENDING = "assay-review-pending";
-const DRAFT = "assay-review-draft-";
+const PAST_VIEWS = 60;
+const MOST_PAST = 500;
 
-const ACTIONS = [
-  { id: "accept", key: "a", shown: "A", label: "✓ Accept", kind: "accept", help: "Accept: take the reflected pair" },
-  { id: "reject", key: "x", shown: "X", label: "✗ Reject", kind: "reject", help: "Reject: keep the original" },
-  { id: "edit", key: "e", shown: "E", label: "✎ Edit", help: "Edit the reflected texts, then accept (Ctrl+Enter saves, Esc leaves)" },
-  { id: "new_instruction", key: "1", shown: "1", label: "New instruction + old response", help: "Accept the new instruction with the old response" },
-  { id: "new_response", key: "2", shown: "2", label: "Old instruction + new response", help: "Accept the old instruction with the new response" },
-  { gap: true },
-  { id: "skip", key: "s", shown: "S", label: "Skip", help: "Skip: decide later" },
-  { id: "flag", key: "f", shown: "F", label: "⚑ Flag", help: "Flag with a note; the pair stays on screen" },
-  { id: "undo", key: "u", shown: "U", label: "↶ Undo", help: "Take back your latest decision, skip or flag; as often as you like" },
-  { id: "back", key: "arrowleft", more: ["b"], shown: "←", label: "Back", help: "Go back in the queue without deciding (also B)" },
-  { id: "forward", key: "arrowright", more: ["n"], shown: "→", label: "Forward", help: "Go on in the queue without deciding (also N)" },
-  { id: "marks", key: "d", shown: "D", label: "Marks", help: "Show or hide the marks of differences" },
-  { id: "critique", key: "t", shown: "T", label: "Critique", help: "Open or close the teacher's critique" },
-  { id: "help", key: "?", shown: "?", label: "Keys", help: "Show or close this help" },
-];
-const VERDICTS = new Set(["accept", "reject", "new_instruction", "new_response", "skip"]);
-const AT_END = new Set(["undo", "back", "help", "skipped", "passed", "reload"]);
-const NOT_DECIDING = new Set(["back", "forward", "marks", "critique", "help", "skipped", "passed", "reload"]);
-const TYPING = "input, textarea, select, [contenteditable]:not([contenteditable=false]), [role=textbox], [role=combobox], "
-  + "[role=listbox], [role=option], [role=slider], [role=spinbutton], [role=radio], [role=tab], [role=grid]";
-const DIALOG = "[role=dialog], [role=alertdialog], [role=menu], [data-testid=stPopoverBody]";
-
-function el(tag, className, ...children) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const child of children) if (child !== null && child !== undefined) node.append(child);
-  return node;
-}
-
-// A browser breaks a run of a million characters without a space in minutes: it is offered places to break at.
-const LONG_RUN = /\S{500}(?=\S)/gu;
-
-function breakable(text) {
-  const parts = [];
-  let from = 0;
-  for (const run of text.matchAll(LONG_RUN)) {
-    const to = run.index + run[0].length;
-    parts.push(text.slice(from, to), document.createElement("wbr"));
-    from = to;
-  }
-  return [...parts, text.slice(from)];
-}
-
-function pressName() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function duration(seconds) {
-  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
-}
-
-const count = (number) => number.toLocaleString("en");
-
-// The browser may forbid its storage; then a draft simply does not outlive a reload.
-const kept = {
-  get(name) {
-    try { return JSON.parse(sessionStorage.getItem(name)); } catch { return null; }
-  },
-  set(name, value) {
-    try { sessionStorage.setItem(name, JSON.stringify(value)); } catch { /* full or forbidden */ }
-  },
-  drop(name) {
-    try { sessionStorage.removeItem(name); } catch { /* forbidden */ }
-  },
-};
-
-class Desk {
+class Desk extends TypingDesk {
   constructor(parent) {
-    this.parent = parent;
+    super();
     this.root = parent.querySelector(".desk");
     const find = (name) => this.root.querySelector(name);
-    this.zones = { head: find(".head"), message: find(".message"), body: find(".body"), bar: find(".bar"),
-      help: find(".help"), notePanel: find(".note-panel"), note: find(".note") };
+    this.zones = { body: find(".body"), message: find(".message"), bar: find(".bar"), notePanel: find(".note-panel"),
+      note: find(".note"), work: find(".work"), guidelines: find(".guidelines"), aloud: find(".aloud") };
+    this.head = new Head(find(".head"));
+    this.stage = new Stage(this.root, this.zones.body, { changed: () => this.apply(), after: () => this.afterPaint() });
+    this.similar = new SimilarPanel(find(".similar"), { ask: (id) => this.askSimilar(id), chosen: () => this.apply() });
+    this.help = new KeysDialog(find(".help"), { chosen: (changes) => this.changeKeys(changes), left: () => this.toRead() });
+    this.bar = new Bar(this.zones.bar, (id, at) => this.act(id, at));
     this.mode = "read";
-    this.painted = false;
-    this.settled = false;
     this.open = { critique: false, history: false };
-    this.pending = kept.get(PENDING);
-    this.firstUpdate = true;
     this.onKey = (event) => this.key(event);
-    this.onVisible = () => this.watchTime();
-    document.addEventListener("keydown", this.onKey);
-    document.addEventListener("visibilitychange", this.onVisible);
-    find(".save-note").addEventListener("click", () => this.saveNote());
-    find(".leave-note").addEventListener("click", () => this.leave());
-    find(".remove-flag").addEventListener("click", () => this.send({ action: "unflag" }));
-    this.zones.help.addEventListener("click", (event) => { if (event.target === this.zones.help) this.leave(); });
-    this.zones.help.addEventListener("close", () => { if (this.mode === "help") this.leave(); });
+    this.onVisible = () => { this.watchTime(); if (document.hidden) this.editor?.flush(); };
+    this.onHide = () => this.editor?.flush();
+    this.onUnload = (event) => { this.editor?.flush(); if (this.logs.some((log) => !log.idle())) event.preventDefault(); };
+    this.listen();
+    window.addEventListener("pagehide", this.onHide);
+    window.addEventListener("beforeunload", this.onUnload);
+    find(".save-note").addEventListener("click", () => this.saveNote("flag"));
+    find(".remove-flag").addEventListener("click", () => this.saveNote("unflag"));
+    find(".leave-note").addEventListener("click", () => this.toRead());
+    this.zones.body.addEventListener("dblclick", (event) => this.editAt(event));
+    this.ticking = setInterval(() => this.drawSaving(), 1000);
   }
 
   close() {
-    document.removeEventListener("keydown", this.onKey);
-    document.removeEventListener("visibilitychange", this.onVisible);
-    clearTimeout(this.patience);
+    super.close();
+    clearInterval(this.ticking);
+    window.removeEventListener("pagehide", this.onHide);
+    window.removeEventListener("beforeunload", this.onUnload);
+    this.stage.leave();
+    this.editor?.flush();
+    this.leaveLog();
   }
 
-  // ---- what comes from the server ----
+  // ---- going from pair to pair ----
 
-  update(component) {
-    this.component = component;
-    const before = this.data;
-    this.data = component.data;
-    if (!this.data) return;
-    const pairBefore = before?.pair?.pair_id ?? null;
-    const pairNow = this.data.pair?.pair_id ?? null;
-    const moved = !before || before.desk !== this.data.desk || pairBefore !== pairNow;
-    const lost = this.settlePending();
-    if (moved) this.mode = "read";
-    this.renderHead();
-    this.renderBody(moved);
-    this.apply();
-    if (moved) this.toTop();
-    this.awaitPaint(moved);
-    if (lost) this.send({ action: "recover", verdict: lost.verdict ?? lost.action, note: lost.press, pair_id: lost.pair_id });
-  }
-
-  settlePending() {
-    const answer = this.data.answer;
-    const first = this.firstUpdate;
-    this.firstUpdate = false;
-    if (!this.pending) return null;
-    let answered = false;
-    if (answer && answer.press === this.pending.press) {
-      answered = true;
-      this.message = answer;
-      if (answer.kind !== "error") {
-        this.mode = "read";
-        if (this.pending.action === "decide") kept.drop(DRAFT + this.pending.pair_id);
-      }
-    } else if (!first && this.data.desk === this.pending.desk) {
-      return null; // a rerun for another reason; the answer is still to come
+  // press: {at, action, pair_id} when a press of this person brings the next sheet.
+  next(press) {
+    this.mode = "read";
+    this.editor = null;
+    const { view } = this;
+    if (!view) {
+      const atEnd = this.end && !this.log.unsent && !this.again;
+      this.endShown = atEnd ? JSON.stringify(this.end) : null;
+      this.stage.show(atEnd ? this.endCard() : this.waiting(), press);
+      if (atEnd) this.component.setTriggerValue?.("ended", Date.now());
+    } else {
+      this.endShown = null;
+      const ready = this.prepared?.view === view && this.prepared.look === this.look ? this.prepared.sheet : this.build(view);
+      this.prepared = null;
+      this.stage.show(ready, press);
     }
-    const lost = !answered && ["decide", "flag", "unflag"].includes(this.pending.action) ? this.pending : null;
-    this.pending = null;
-    kept.drop(PENDING);
-    clearTimeout(this.patience);
-    return lost;
+    this.drawHead();
   }
 
-  awaitPaint(moved) {
-    this.painted = false;
-    if (moved) this.settled = false;
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    this.apply();
-    requestAnimationFrame(() => requestAnimationFrame(() => {
-      if (turn !== this.turn) return;
-      this.painted = true;
-      const now = performance.now();
-      if (this.pressedAt && !this.pending) {
-        this.root.dataset.pressToPaint = (now - this.pressedAt).toFixed(1);
-        this.pressedAt = null;
-      }
-      if (!moved) this.settled = true;
-      else {
-        this.visibleMs = 0;
-        this.visibleSince = document.hidden ? null : now;
-        setTimeout(() => {
-          if (turn !== this.turn) return;
-          this.settled = true;
-          this.apply();
-        }, SETTLE_MS);
-      }
-      this.apply();
-    }));
+  build(view) {
+    const sheet = buildSheet(view, { look: this.look, open: this.open, notice: this.notices.get(view.pair_id) });
+    const draft = draftOf(this.data.reviewer, view);
+    if (draft) {
+      sheet.prepend(el("div", "draft-note", `✎ Your draft of ${clock(draft.at)} waits here. `,
+        plainButton("", () => this.startEdit(null), "Go on with it", el("kbd", "", shownKey(this.keys.edit))),
+        plainButton("", () => this.dropDraft(), "Drop it")));
+    }
+    return sheet;
   }
 
-  watchTime() {
-    const now = performance.now();
-    if (document.hidden && this.visibleSince !== null) {
-      this.visibleMs = (this.visibleMs ?? 0) + now - this.visibleSince;
-      this.visibleSince = null;
-    } else if (!document.hidden) this.visibleSince ??= now;
+  prepare() {
+    const view = this.cache[1];
+    if (!view || (this.prepared?.view === view && this.prepared.look === this.look)) return;
+    this.prepared = { view, look: this.look, sheet: this.build(view) };
   }
 
-  secondsOnScreen() {
-    const running = this.visibleSince === null || this.visibleSince === undefined ? 0 : performance.now() - this.visibleSince;
-    return Math.round(((this.visibleMs ?? 0) + running) / 10) / 100;
+  redraw() {
+    if (this.view && this.stage.pairId === this.view.pair_id) this.stage.redraw(this.build(this.view));
   }
 
-  toTop() {
-    if (this.root.getBoundingClientRect().top < 0) this.root.scrollIntoView({ block: "start" });
+  afterPaint() {
+    this.startTime();
+    this.prepare();
+    for (const block of this.zones.body.querySelectorAll(".text")) if (block.scrollHeight > block.clientHeight + 1) block.tabIndex = 0;
+    this.takeFocus();
+    if (this.look.similar) this.similar.show(this.stage.pairId);
+    this.announce();
+    if (this.cache.length < LEAST_AHEAD / 2 && !this.end) this.log?.wake(0);
   }
 
-  // ---- what goes to the server ----
-
-  send(press) {
-    if (this.pending) return;
-    this.message = null;
-    this.pending = { pair_id: this.data.pair?.pair_id ?? null, seconds: this.secondsOnScreen(), ...press,
-      press: pressName(), desk: this.data.desk };
-    this.pressedAt = performance.now();
-    this.post();
+  // Focus is on the desk, unless the person is in a field somewhere else.
+  takeFocus() {
+    const active = document.activeElement;
+    if (this.mode !== "read" || document.querySelector(DIALOG) || (active?.closest(TYPING) && !active.shadowRoot)) return;
+    this.root.focus({ preventScroll: true });
   }
 
-  post() {
-    kept.set(PENDING, this.pending);
-    this.component.setTriggerValue("press", this.pending);
-    clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.noAnswer(), PATIENCE_MS);
-    this.apply();
+  announce() {
+    const { view } = this;
+    const unsent = this.log?.unsent ? ` ${this.log.unsent} not saved yet.` : "";
+    const first = view?.fields?.[0];
+    this.aloud(`${this.justDone ?? ""}${unsent} ${view ? `Next: pair ${view.pair_id}. ${first ? wholeText(first, "reflected").slice(0, 140) : ""}` : ""}`);
+    this.justDone = null;
   }
 
-  noAnswer() {
-    const again = el("button", "", "Send again");
-    again.type = "button";
-    again.addEventListener("click", () => this.post());
-    this.showMessage("error", "The server has not answered yet. Your press is kept and can be sent again; it is stored once.", again);
+  aloud(text) {
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => { this.zones.aloud.textContent = text.trim(); }, 250);
   }
 
-  act(id) {
-    if (!this.mayAct(id)) return;
-    if (VERDICTS.has(id)) this.send({ action: "decide", verdict: id });
-    else if (id === "edit") this.startEdit();
-    else if (id === "flag") this.startNote();
-    else if (id === "help") this.startHelp();
-    else if (id === "marks") this.root.classList.toggle("plain-text");
-    else if (id === "critique") this.toggleCritique();
-    else this.send({ action: id });
-  }
-
-  mayAct(id) {
-    if (!this.data || this.pending || this.mode !== "read" || !this.painted) return false;
-    if (!this.settled && !NOT_DECIDING.has(id)) return false;
-    return this.offered(id);
-  }
-
-  offered(id) {
-    if (!this.data.pair) return AT_END.has(id);
-    if (id === "new_instruction" || id === "new_response") return this.data.pair.mixes;
-    if (id === "back") return this.data.head.position > 1;
-    if (id === "critique") return this.data.pair.critique.length > 0;
-    return true;
-  }
+  // ---- what a press does ----
 
   key(event) {
     if (!this.root.isConnected) { this.close(); return; }
-    const plain = !(event.ctrlKey || event.metaKey || event.altKey);
-    if (event.defaultPrevented || event.isComposing || this.pending || !this.data) return;
-    if (this.mode !== "read") { this.keyInMode(event, plain); return; }
-    if (!plain || (event.shiftKey && event.key !== "?")) return;
-    const target = event.composedPath()[0];
-    if (target instanceof Element && target.closest(TYPING)) return;
-    if (document.querySelector(DIALOG)) return;
-    const pressed = event.key.toLowerCase();
-    const action = ACTIONS.find((one) => one.key === pressed || one.more?.includes(pressed));
+    if (event.defaultPrevented || event.isComposing || !this.log) return;
+    if (this.help.key(event)) return;
+    if (this.mode !== "read") { this.keyInMode(event); return; }
+    const key = this.keyForDesk(event);
+    const action = key && actionOf(key, this.keys);
     if (!action) return;
-    if (event.repeat && action.id !== "back" && action.id !== "forward") return;
     event.preventDefault();
-    this.act(action.id);
+    if (!event.repeat || GOING.has(action.id)) this.act(action.id, event.timeStamp);
   }
 
-  keyInMode(event, plain) {
-    const saves = event.key === "Enter" && (this.mode === "edit" ? event.ctrlKey || event.metaKey : plain);
-    if (event.key === "Escape" || (this.mode === "help" && event.key === "?")) {
+  keyInMode(event) {
+    const ctrl = event.ctrlKey || event.metaKey;
+    const saves = event.key === "Enter" && (this.mode === "edit" ? ctrl : !ctrl);
+    if (event.key === "Escape") { event.preventDefault(); this.toRead(); }
+    else if (saves && !event.repeat && event.composedPath().includes(this.mode === "edit" ? this.root : this.zones.note)) {
       event.preventDefault();
-      this.leave();
-    } else if (saves && !event.repeat && this.mode !== "help") {
-      const inPanel = event.composedPath().includes(this.mode === "edit" ? this.root : this.zones.note);
-      if (!inPanel) return;
-      event.preventDefault();
-      if (this.mode === "edit") this.saveEdit(); else this.saveNote();
+      if (this.mode === "edit") this.saveEdit(event.timeStamp); else this.saveNote("flag");
     }
+  }
+
+  act(id, at) {
+    if (id === "save-edit") { this.saveEdit(at); return; }
+    if (id === "leave-edit") { this.toRead(); return; }
+    if (this.mode !== "read" || !this.offered(id)) return;
+    if ((VERDICTS.has(id) || id === "edit" || id === "flag") && !this.stage.seenAt(at)) return;
+    if (VERDICTS.has(id)) this.decide(id, null, at);
+    else if (id === "edit") this.startEdit(null);
+    else if (id === "flag") this.startNote();
+    else if (id === "undo") this.undo(at);
+    else if (id === "back") this.back(at);
+    else if (id === "forward") this.forward(at);
+    else if (id === "help") { this.mode = "help"; this.help.open(this.keys); this.apply(); }
+    else if (id === "critique") this.toggleCritique();
+    else if (id === "more") this.zones.bar.classList.toggle("open");
+    else if (id in this.look) this.toggle(id);
+    else { this.again = id; this.cache = []; this.next({ at, action: id, pair_id: null }); this.log.wake(0); }
+  }
+
+  offered(id) {
+    const { view } = this;
+    if (["skipped", "passed", "reload"].includes(id)) return !view;
+    if (id === "guidelines") return Boolean(this.data.guidelines);
+    if (id === "back") return this.past.length > 0;
+    if (id === "more") return true;
+    if (!view || !this.stage.pairId) return AT_END.has(id);
+    if (id === "new_instruction" || id === "new_response") return Boolean(view.mixes);
+    if (id === "critique") return Boolean(view.critique?.length);
+    return true;
+  }
+
+  decide(verdict, edited, at) {
+    const { view } = this;
+    const pairId = this.stage.pairId; // what stands on the page, not what is thought to stand there
+    if (!view || view.pair_id !== pairId) return;
+    if (this.log.unsent >= MOST_UNSENT) {
+      this.showMessage("error", `${count(this.log.unsent)} decisions wait in this browser and cannot be sent. Go on once the connection is back; nothing was decided now.`);
+      return;
+    }
+    const n = this.log.add({ action: "decide", pair_id: pairId, verdict, edited, seconds: this.secondsOnScreen(), seen: view.seen ?? null });
+    const act = { n, kind: "decide", view, before: view.decision, taken: [] };
+    const alike = verdict === "edit" ? [] : [...this.similar.ticks];
+    if (alike.length) {
+      act.applied = this.log.add({ action: "apply", pair_id: pairId, verdict, pair_ids: alike });
+      act.taken = this.cache.filter((one) => alike.includes(one.pair_id));
+      this.cache = this.cache.filter((one) => !alike.includes(one.pair_id));
+      for (const id of alike) this.done.add(id);
+    }
+    this.acts.push(act);
+    if (this.acts.length > MOST_PAST) this.acts.shift();
+    this.done.add(pairId);
+    if (verdict !== "skip") view.decision = { kind: verdict === "reject" ? "reject" : "accept", text: `Decided: you ${VERDICT_WORDS[verdict]} just now.` };
+    this.notices.delete(pairId);
+    this.passOn();
+    (this.times ??= []).push(performance.now());
+    this.justDone = `Pair ${pairId} ${VERDICT_WORDS[verdict]}${alike.length ? `, and ${alike.length} similar ones with it` : ""}.`;
+    this.showMessage("", alike.length ? this.justDone : "");
+    this.next({ at, action: verdict, pair_id: pairId });
+  }
+
+  passOn() {
+    this.past.push({ pair_id: this.view.pair_id, view: this.view });
+    this.cache.shift();
+    if (this.past.length > PAST_VIEWS) this.past[this.past.length - 1 - PAST_VIEWS].view = null;
+    if (this.past.length > MOST_PAST) this.past.shift();
+  }
+
+  undo(at) {
+    const act = this.acts.pop();
+    if (!act) {
+      this.undoing.add(this.log.add({ action: "undo", pair_id: this.stage.pairId }));
+      this.showMessage("", "Asking for your latest decision…");
+      this.drawSaving();
+      return;
+    }
+    const { view } = act;
+    this.justDone = `Taken back on pair ${view.pair_id}.`;
+    this.showMessage("info", this.justDone);
+    if (act.applied) this.log.add({ action: "undo", pair_id: view.pair_id, undoes: act.applied });
+    this.log.add({ action: "undo", pair_id: view.pair_id, undoes: act.n });
+    if (act.kind === "flag") {
+      view.flag = act.before;
+      this.freshen(view);
+      this.apply();
+      return;
+    }
+    for (const id of [view.pair_id, ...act.taken.map((one) => one.pair_id)]) this.done.delete(id);
+    view.decision = act.before;
+    const last = this.past.map((one) => one.pair_id).lastIndexOf(view.pair_id);
+    if (last >= 0) this.past.splice(last, 1);
+    this.cache = [...act.taken, ...this.cache];
+    this.toFront(view, { at, action: "undo", pair_id: this.stage.pairId });
+  }
+
+  toFront(view, press) {
+    this.done.delete(view.pair_id);
+    this.wanted.add(view.pair_id);
+    this.cache = [view, ...this.cache.filter((one) => one.pair_id !== view.pair_id)];
+    if (this.mode === "read") this.next(press);
+    else this.cache.splice(0, 2, this.cache[1], view); // who is typing stays at that pair; this one comes next
+  }
+
+  async back(at) {
+    const { pair_id, view } = this.past.pop();
+    const press = { at, action: "back", pair_id: this.stage.pairId };
+    if (view) this.toFront(view, press);
+    if (view && this.log.entries.some((entry) => entry.pair_id === pair_id)) return; // the server does not know it all yet
+    const fresh = await this.fetch("pair", { desk: this.data.desk, id: pair_id });
+    if (fresh.pair && view) this.freshen(fresh.pair);
+    else if (fresh.pair) this.toFront(fresh.pair, null);
+    else if (!view) this.showMessage("error", `Pair ${pair_id} cannot be shown: ${fresh.error}`);
+  }
+
+  forward(at) {
+    if (!this.view) return;
+    const press = { at, action: "forward", pair_id: this.stage.pairId };
+    this.passOn();
+    this.next(press);
+    if (!this.view) this.log.wake(0);
   }
 
   // ---- modes: edit, note, help ----
 
-  leave() {
-    if (this.pending) return;
+  toRead() {
     const was = this.mode;
     this.mode = "read";
-    if (was === "edit") this.renderBody(true);
-    this.apply();
-  }
-
-  reflectedTexts() {
-    const texts = { instruction: "", input: "", output: "" };
-    for (const field of this.data.pair.fields) texts[field.field] = field.reflected.map((segment) => segment[1]).join("");
-    return texts;
-  }
-
-  startEdit() {
-    this.mode = "edit";
-    this.renderBody(true);
-    this.apply();
-    const first = this.root.querySelector("textarea[name=output]") ?? this.root.querySelector("textarea");
-    first?.focus({ preventScroll: true });
-  }
-
-  editedTexts() {
-    const texts = {};
-    for (const area of this.root.querySelectorAll("textarea")) {
-      texts[area.name] = area.value.toWellFormed ? area.value.toWellFormed() : area.value;
+    if (was === "edit") {
+      this.editor.flush();
+      this.editor = null;
+      this.showMessage("", "");
+      this.redraw();
+      if (!this.stage.pairId) this.next(null);
     }
-    return texts;
-  }
-
-  saveEdit() {
-    if (this.painted && this.settled) this.send({ action: "decide", verdict: "edit", edited: this.editedTexts() });
-  }
-
-  startNote() {
-    this.mode = "note";
-    const flag = this.data.pair.flag;
-    this.zones.note.value = flag?.note ?? "";
-    this.root.querySelector(".remove-flag").hidden = !flag;
-    this.apply();
-    this.zones.note.select();
-  }
-
-  saveNote() {
-    this.send({ action: "flag", note: this.zones.note.value });
-  }
-
-  startHelp() {
-    const rows = ACTIONS.filter((action) => !action.gap).map((action) =>
-      el("tr", "", el("td", "", el("kbd", "", action.shown)), el("td", "", action.help)));
-    const table = el("table", "");
-    table.append(...rows);
-    const close = el("button", "", "Close", el("kbd", "", "Esc"));
-    close.type = "button";
-    close.addEventListener("click", () => this.leave());
-    this.zones.help.replaceChildren(el("div", "", el("h3", "", "Keys"), table,
-      el("p", "", "Keys do nothing while you type, while a decision is being stored, and together with Ctrl, Alt or Cmd. "
-        + "A decision is stored before the next pair is shown."), close));
-    this.mode = "help";
-    this.apply();
-    close.focus();
+    if (was === "note") this.zones.note.blur(); // a hidden field keeps the focus for a moment
+    if (was !== "read") { this.apply(); this.takeFocus(); }
   }
 
   toggleCritique() {
-    const details = this.root.querySelector("details.critique");
+    const details = this.stage.sheet.querySelector("details.critique");
     if (!details) return;
     details.open = !details.open;
     if (details.open) details.scrollIntoView({ block: "nearest" });
   }
 
+  toggle(id) {
+    this.look = { ...this.look, [id]: !this.look[id] };
+    const { similar, ...lasting } = this.look;
+    if (id !== "similar") this.log.prefer("view", lasting);
+    this.prepared = null;
+    if (id === "marks") this.stage.sheet?.classList.toggle("plain-text", !this.look.marks);
+    else if (id === "similar") { if (similar) this.similar.show(this.stage.pairId); else this.similar.hide(); }
+    else if (id !== "guidelines") this.redraw();
+    this.prepare();
+    this.apply();
+  }
+
+  changeKeys(changes) {
+    this.keys = keysWith(changes);
+    this.log.prefer("keys", changes);
+    this.apply();
+  }
+
   // ---- drawing ----
 
   apply() {
-    const busy = this.pending ? "saving" : !this.painted ? "loading" : null;
-    const phase = busy ?? (this.mode !== "read" ? this.mode : this.settled ? "ready" : "settling");
-    this.root.dataset.phase = phase;
-    this.root.dataset.pair = this.data?.pair?.pair_id ?? (this.data ? "end" : "");
+    if (!this.log) return;
+    this.root.dataset.phase = this.mode !== "read" ? this.mode : this.stage.pairId || this.atEnd ? this.stage.phase : "loading";
+    this.root.dataset.pair = this.stage.pairId ?? (this.atEnd ? "end" : "");
     this.zones.notePanel.hidden = this.mode !== "note";
-    if (this.mode !== "note") this.zones.note.blur(); // a hidden field keeps the focus for a moment
-    if (this.mode === "help" && !this.zones.help.open) this.zones.help.showModal();
-    else if (this.mode !== "help" && this.zones.help.open) this.zones.help.close();
-    for (const button of this.zones.notePanel.querySelectorAll("button")) button.disabled = Boolean(this.pending);
-    for (const area of this.root.querySelectorAll("textarea")) area.readOnly = Boolean(this.pending);
-    this.zones.note.readOnly = Boolean(this.pending);
-    this.renderBar();
+    drawGuidelines(this.zones.guidelines, this.data.guidelines, this.look.guidelines);
+    this.zones.work.classList.toggle("with-aside", !this.zones.guidelines.hidden || !this.root.querySelector(".similar").hidden);
+    this.bar.draw({ mode: this.mode, keys: this.keys, look: this.look, hasPair: Boolean(this.stage.pairId),
+      offered: (id) => this.offered(id), absent: this.data.guidelines ? [] : ["guidelines"] });
+    this.drawSaving();
   }
 
-  renderHead() {
-    const { head, reviewer } = this.data;
-    const parts = [`${count(head.decided)} of ${count(head.pairs)} decided`, `${count(head.today)} today by ${reviewer}`];
-    if (head.median_seconds !== null) parts.push(`median ${duration(head.median_seconds)} a decision`);
-    if (this.data.pair && head.seconds_left !== null && head.left) parts.push(`about ${duration(head.seconds_left)} left in this queue`);
-    const fill = el("i", "");
-    fill.style.width = `${head.pairs ? (100 * head.decided) / head.pairs : 0}%`;
-    const meter = el("div", "meter", fill);
-    meter.setAttribute("role", "progressbar");
-    meter.setAttribute("aria-label", "Pairs decided");
-    meter.setAttribute("aria-valuenow", String(head.decided));
-    meter.setAttribute("aria-valuemax", String(head.pairs));
-    const place = this.data.pair
-      ? `Pair ${count(head.position)} of ${count(head.length)}`
-      : head.length ? `End of ${count(head.length)}` : "Empty queue";
-    this.zones.head.replaceChildren(el("span", "place", place), meter, el("span", "pace", parts.join(" · ")),
-      el("span", "saving", "storing…"));
-    if (this.message) this.showMessage(this.message.kind, this.message.text);
-    else if (!this.pending) this.showMessage("", "");
+  get atEnd() { return Boolean(this.stage.sheet?.classList.contains("end")); }
+
+  drawHead() {
+    const ahead = this.log.entries.reduce((sum, { action, verdict, undoes }) =>
+      sum + (action === "decide" && verdict !== "skip") - (action === "undo" && undoes !== null), 0);
+    this.head.draw({ head: this.stored, view: this.view, ahead, reviewer: this.data.shown_name ?? this.data.reviewer, atEnd: this.atEnd });
   }
 
-  showMessage(kind, text, button) {
-    this.zones.message.className = `message ${kind}`;
-    this.zones.message.replaceChildren(text, ...(button ? [button] : []));
-  }
-
-  renderBody(whole) {
-    const pair = this.data.pair;
-    if (!pair) { this.zones.body.replaceChildren(this.endCard()); return; }
-    const facts = el("div", "above", this.badges(pair), this.facts(pair));
-    const below = el("div", "below", this.critique(pair), this.history(pair));
-    const old = this.zones.body.querySelector(".pair");
-    if (!whole && old && this.mode === "edit") {
-      this.zones.body.querySelector(".above").replaceWith(facts);
-      this.zones.body.querySelector(".below").replaceWith(below);
-      return; // what was typed stays
+  drawSaving() {
+    const { log } = this;
+    if (!log) return;
+    const sum = (of) => this.logs.reduce((total, one) => total + of(one), 0);
+    const unsent = sum((one) => one.unsent);
+    const oldest = this.logs.map((one) => one.entries[0]).find(Boolean) ?? null;
+    if (oldest !== this.oldest) { this.oldest = oldest; this.since = performance.now(); }
+    const news = this.head.drawSaving({ unsent, drafts: sum((one) => one.drafts.size), isKept: log.isKept, since: this.since,
+      trouble: log.trouble ?? [...leaving].map((one) => one.trouble).find(Boolean) });
+    if (news) this.aloud(news);
+    this.root.dataset.unsaved = String(unsent);
+    if (log.trouble?.kind === "token" && this.renewed !== this.session.token) {
+      this.renewed = this.session.token;
+      this.component.setTriggerValue?.("renew", Date.now());
     }
-    this.zones.body.replaceChildren(facts, this.columns(pair), below);
-    for (const area of this.root.querySelectorAll("textarea")) this.fit(area);
+    const waits = this.stage.sheet?.classList.contains("waiting") ? this.stage.sheet : null;
+    if (waits) waits.textContent = this.waitingText();
   }
 
-  badges(pair) {
-    const line = el("div", "badges", el("span", "badge", el("b", "", "pair"), String(pair.pair_id)));
-    for (const badge of pair.badges) {
-      line.append(el("span", `badge ${badge.kind}`, el("b", "", badge.label), badge.text));
-    }
-    if (pair.decision) {
-      line.append(el("span", `badge ${pair.decision.kind}`, pair.decision.kind === "accept" ? "✓ " : "✗ ", pair.decision.text));
-    }
-    if (pair.flag) {
-      line.append(el("span", "badge flag", "⚑ ", pair.flag.text, pair.flag.note ? `: ${pair.flag.note}` : ""));
-    }
-    return line;
-  }
+  waiting() { return el("div", "waiting", this.waitingText()); }
 
-  facts(pair) {
-    const withBase = pair.scores.some((score) => score.base !== null);
-    const names = ["", "Original", ...(withBase ? ["Stage before"] : []), "Reflected", "Change"];
-    const table = el("table", "scores", el("tr", "", ...names.map((name) => el("th", "", name))));
-    const why = [];
-    for (const score of pair.scores) {
-      table.append(el("tr", "",
-        el("td", "name", el("b", "", score.name), el("span", "", score.rule)),
-        el("td", "", score.original), withBase ? el("td", "", score.base ?? "—") : null, el("td", "", score.reflected),
-        el("td", score.tone, score.change)));
-      for (const reason of score.missing) why.push(el("div", "why", `No ${score.name}. ${reason}`));
-      if (score.warning) why.push(el("div", "why warn", `! ${score.warning}`));
-    }
-    return el("div", "facts", el("div", "card", table, ...why),
-      el("div", "card proposal", el("div", "title", pair.proposal.title), el("div", "reason", pair.proposal.reason),
-        el("div", "hint", "A proposal, not a decision: you decide.")));
-  }
-
-  columns(pair) {
-    const editing = this.mode === "edit";
-    const grid = el("div", "pair", el("div", "side original", "Original"),
-      el("div", "side reflected", editing ? "Reflected — your edit" : "Reflected"));
-    const draft = editing ? { ...this.reflectedTexts(), ...(kept.get(DRAFT + pair.pair_id) ?? {}) } : null;
-    const fields = pair.fields.slice();
-    if (editing && !fields.some((field) => field.field === "input")) {
-      fields.splice(1, 0, { field: "input", label: "Input", original: [], reflected: [], note: "" });
-    }
-    for (const field of fields) {
-      grid.append(el("div", "cell", this.fieldLabel(field, "original"), this.textBlock(field, "original", "del")),
-        el("div", "cell", this.fieldLabel(field, "reflected"),
-          editing ? this.area(field, draft[field.field]) : this.textBlock(field, "reflected", "ins")));
-    }
-    return grid;
-  }
-
-  fieldLabel(field, side) {
-    const label = el("div", "field-label", el("span", "", field.label));
-    if (side === "reflected" && field.note) {
-      label.append(el("em", field.note === "unchanged" ? "unchanged" : "note-on-diff", field.note));
-    }
-    return label;
-  }
-
-  textBlock(field, side, mark) {
-    const block = el("div", `text ${side}`);
-    block.dataset.field = field.field;
-    for (const [changed, text] of field[side]) block.append(...(changed ? [el(mark, "", ...breakable(text))] : breakable(text)));
-    if (!field[side].length) block.append(el("span", "empty", "(empty)"));
-    return block;
-  }
-
-  area(field, text) {
-    const area = el("textarea", "");
-    area.name = field.field;
-    if (/\S{5000}/.test(text)) area.wrap = "off"; // a text area offers no place to break at
-    area.value = text;
-    area.setAttribute("aria-label", `Edited ${field.label.toLowerCase()}`);
-    area.spellcheck = true;
-    area.addEventListener("input", () => {
-      kept.set(DRAFT + this.data.pair.pair_id, this.editedTexts());
-      this.fit(area);
-    });
-    return area;
-  }
-
-  fit(area) {
-    area.style.height = "auto";
-    area.style.height = `${Math.min(area.scrollHeight + 4, window.innerHeight * 0.62)}px`;
-  }
-
-  critique(pair) {
-    if (!pair.critique.length) return el("div", "why", "The teacher left no critique of this pair.");
-    const details = el("details", "critique", el("summary", "", "What the teacher said (critique)"));
-    for (const [label, said] of pair.critique) {
-      details.append(el("div", "said-label", label), el("div", "said", ...breakable(said)));
-    }
-    return this.remembered(details, "critique");
-  }
-
-  history(pair) {
-    if (!pair.history.length) return null;
-    const list = el("ul", "");
-    for (const event of pair.history) {
-      list.append(el("li", event.undone ? "undone" : "", event.text, event.note ? ` — ${event.note}` : "",
-        event.undone ? " (taken back)" : ""));
-    }
-    return this.remembered(el("details", "history", el("summary", "", `History of this pair (${pair.history.length})`), list),
-      "history");
-  }
-
-  remembered(details, name) {
-    details.open = this.open[name];
-    details.addEventListener("toggle", () => { this.open[name] = details.open; });
-    return details;
+  waitingText() {
+    const { log } = this;
+    if (!log?.trouble) return log?.unsent ? "loading… the last decisions are being stored" : "loading…";
+    return `loading… ${log.trouble.text}. ${log.unsent ? `${count(log.unsent)} decisions wait in this browser and are sent` : "The next pairs come"} when the server answers again.`;
   }
 
   endCard() {
-    const end = this.data.end;
+    const { end } = this;
     const next = el("div", "next");
-    const offer = (id, label) => next.append(this.button(id, label));
+    const offer = (id, label) => next.append(this.bar.button(id, label));
     if (end.skipped) offer("skipped", `Go through the ${count(end.skipped)} skipped`);
     if (end.passed) offer("passed", `Go through the ${count(end.passed)} passed by`);
     offer("reload", "Reload the queue");
     return el("div", "end", el("h3", "", end.title), ...end.lines.map((line) => el("p", "", line)), next);
   }
-
-  button(id, label, shown, kind) {
-    const button = el("button", kind ?? "", label, shown ? el("kbd", "", shown) : null);
-    button.type = "button";
-    button.dataset.action = id;
-    button.addEventListener("click", () => {
-      button.blur(); // else Enter or Space would press it again on the next pair
-      this.act(id);
-    });
-    return button;
-  }
-
-  renderBar() {
-    if (!this.data) return;
-    const editing = this.mode === "edit";
-    const shape = `${editing}|${Boolean(this.data.pair)}`;
-    if (shape !== this.barShape) {
-      this.barShape = shape;
-      this.zones.bar.replaceChildren(...(editing ? this.editButtons() : this.buttons()));
-    }
-    for (const button of this.root.querySelectorAll("button[data-action]")) {
-      const id = button.dataset.action;
-      button.disabled = Boolean(this.pending) || this.mode === "note" || (!editing && !this.offered(id));
-    }
-  }
-
-  buttons() {
-    const groups = [el("div", "group")];
-    for (const action of ACTIONS) {
-      if (action.gap) groups.push(el("div", "group"));
-      if (action.gap || !(this.data.pair || AT_END.has(action.id))) continue;
-      const button = this.button(action.id, action.label, action.shown, action.kind);
-      button.title = action.help;
-      button.setAttribute("aria-keyshortcuts", action.shown);
-      groups.at(-1).append(button);
-    }
-    return groups.filter((group) => group.childElementCount);
-  }
-
-  editButtons() {
-    const save = this.button("save-edit", "✓ Save edit and accept", "Ctrl+Enter", "accept");
-    const leave = this.button("leave-edit", "Leave", "Esc");
-    const again = this.button("restart-edit", "Start again from the reflected text");
-    save.addEventListener("click", () => this.saveEdit());
-    leave.addEventListener("click", () => this.leave());
-    again.addEventListener("click", () => {
-      kept.drop(DRAFT + this.data.pair.pair_id);
-      this.renderBody(true);
-    });
-    return [el("div", "group", save, leave), again];
-  }
 }
 
-const DESKS = new WeakMap();
-
-export default function (component) {
-  const parent = component.parentElement;
-  let desk = DESKS.get(parent);
-  if (!desk || !desk.root.isConnected) {
-    desk?.close();
-    desk = new Desk(parent);
-    DESKS.set(parent, desk);
-  }
-  desk.update(component);
-  // Also called for a render that was overtaken by the next one, so look whether the desk is really gone.
-  return () => setTimeout(() => { if (!desk.root.isConnected) desk.close(); });
-}
+export default (component) => seat(Desk, component);

@@ -6,22 +6,12 @@ Texts travel as lists of segments; the component puts them into the page as text
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from core.review_diff import Diff, word_diff
+from db.decisions import VERDICT_WORDS
 
-VERDICT_WORDS: Mapping[str, str] = {
-    "accept": "accepted",
-    "edit": "edited and accepted",
-    "reject": "rejected",
-    "new_instruction": "took the new instruction with the old response",
-    "new_response": "took the old instruction with the new response",
-    "skip": "skipped",
-    "flag": "flagged",
-    "unflag": "removed the flag",
-    "undo": "took back a decision",
-}
 PROPOSALS: Mapping[str, str] = {
     "reflected": "take the reflected pair",
     "original": "keep the original",
@@ -39,27 +29,37 @@ Reasons = Mapping[tuple[str, str], str]
 """(output key, "original" or "candidate") -> why there is no score."""
 
 
-def pair_view(pair: Mapping[str, Any], *, now: datetime, reasons: Reasons) -> dict[str, Any]:
-    """Everything the component draws of one pair (:func:`db.review.pair`). ``now`` is naive UTC."""
+def shown(pair: Mapping[str, Any], *, blind: bool) -> dict[str, Any]:
+    """What is kept with a decision: the scores, the proposal and the texts (their hashes) that were on screen."""
+    kept = {name: pair[name] for name in SHOWN_FIELDS if not (blind and name == "proposal")}
+    return {**kept, "original_hash": pair["o_hash"], "candidate_hash": pair["c_hash"], "blind": blind}
+
+
+def pair_view(
+    pair: Mapping[str, Any], *, now: datetime, reasons: Reasons, blind: bool = False, viewer: str = ""
+) -> dict[str, Any]:
+    """Everything the component draws of one pair (:func:`db.review.pair`). ``now`` is naive UTC.
+
+    ``blind``: without the student's proposal and what others said of the pair; a flag only where it is ``viewer``'s.
+    """
     fields = [
         _field(field, label, str(pair[f"o_{field}"]), str(pair[f"c_{field}"]))
         for field, label in _FIELDS
         if field != "input" or pair["o_input"] or pair["c_input"]
     ]
     asked = any(pair[f"o_{field}"] != pair[f"c_{field}"] for field in ("instruction", "input"))
+    flag = pair["flag"]
+    proposal = {"title": f"The student proposes: {_proposed(pair)}", "reason": str(pair["proposal_reason"])}
     return {
         "pair_id": int(pair["pair_id"]),
         "badges": _badges(pair),
         "fields": fields,
         "scores": scores_view(pair, reasons),
-        "proposal": {
-            "title": f"The student proposes: {_proposed(pair)}",
-            "reason": str(pair["proposal_reason"]),
-        },
+        "proposal": None if blind else proposal,
         "critique": [[_words(str(name)), _said(said)] for name, said in pair["critique"].items()],
-        "history": [_event(event, now) for event in pair["history"]],
-        "decision": _standing(pair["decision"], now),
-        "flag": _flag(pair["flag"], now),
+        "history": [] if blind else [_event(event, now) for event in pair["history"]],
+        "decision": None if blind else _standing(pair["decision"], now),
+        "flag": None if blind and flag and flag["reviewer"] != viewer else _flag(flag, now),
         "mixes": asked and pair["o_output"] != pair["c_output"],
     }
 
@@ -187,6 +187,11 @@ def _when(moment: datetime, now: datetime) -> str:
     return f"on {moment:%Y-%m-%d} at {moment:%H:%M} UTC"
 
 
+def when_said(moment: datetime) -> str:
+    """A moment of the store (naive UTC) in words, against now."""
+    return _when(moment, datetime.now(UTC).replace(tzinfo=None))
+
+
 def _event(event: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return {
         "text": f"{event['reviewer']} {VERDICT_WORDS.get(event['verdict'], event['verdict'])} "
@@ -212,8 +217,12 @@ def _flag(flag: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | Non
     return {"note": flag["note"] or "", "text": f"Flagged by {flag['reviewer']} {_when(flag['decided_at'], now)}"}
 
 
-def end_view(*, decided: int, skipped: int, passed: int, elsewhere: int, length: int) -> dict[str, Any]:
-    """What the component draws at the end of a queue: a summary, and what can be done next."""
+def end_view(
+    *, decided: int, skipped: int, passed: int, elsewhere: int, length: int, words: str = ""
+) -> dict[str, Any]:
+    """What the component draws at the end of a queue: a summary, and what can be done next. ``words``: why it ends."""
+    if not length and words:
+        return {"title": "Nothing to review here", "lines": [words], "skipped": 0, "passed": 0}
     if not length:
         lines = ["No pair is in this queue now: all are decided, or the filters let none through."]
         return {"title": "Nothing to review in this queue", "lines": lines, "skipped": 0, "passed": 0}
@@ -222,6 +231,8 @@ def end_view(*, decided: int, skipped: int, passed: int, elsewhere: int, length:
         lines.append(f"{elsewhere:,} were decided by other people meanwhile and were not shown.")
     if passed:
         lines.append(f"{passed:,} were passed without a decision.")
+    if words:
+        lines.append(words)
     return {"title": "The end of this queue", "lines": lines, "skipped": skipped, "passed": passed}
 
 

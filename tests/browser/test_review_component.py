@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Dialog, Error, Page, expect
 
-from db.store import Store, rows
-from tests.browser.conftest import Server, start_server
+from db.store import Store
+from tests.browser.conftest import FLAGS, Server, start_server
+from tests.browser.find_chromium import find_chromium
+from tests.browser.review_keys import (
+    READY,
+    RECORDER,
+    SAVED,
+    VERDICTS,
+    kill_browser,
+    press,
+    press_many,
+    recorded,
+    shown,
+    sit_down,
+    stored,
+)
+from tests.db.pair_scores import put_vectors
 from tests.pages import sample_stores
 
 pytestmark = pytest.mark.browser
-N_PAIRS = 90
-READY = '.desk[data-phase="ready"]'
+N_PAIRS = 300
+LONG = "A line that stays as it was, whatever the teacher made of the rest.\n"
 
 
 def fill(home: Path, n_pairs: int = N_PAIRS) -> None:
-    """A store with ``n_pairs`` pairs; the first one in the queue is hostile, the last one is endless."""
+    """A store with ``n_pairs`` pairs; in the usual order hostile ones come first, an endless and a long one last."""
     store = Store(home / "assay.duckdb")
     examples = sample_stores.rows(n_pairs)
+    examples[6] = replace(examples[6], output=f"{LONG * 40}Old end.\n{LONG * 40}")
     dataset_id = sample_stores.import_rows(store, examples, name=sample_stores.DATASET)
+    alike = {}
     for i, original_id in enumerate(sample_stores.example_ids(store, dataset_id)):
         candidate = sample_stores.reflected(examples[i], "instruction")
-        hostile, endless = i == 3, i == 5
-        ifd = 0.9 if hostile else 0.55 if endless else 0.7 - i / 1000
-        if endless:
+        ifd = {3: 0.9, 5: 0.55, 6: 0.58}.get(i, 0.7 - i / 10_000)
+        if i == 5:
             candidate = replace(candidate, output="x" * 400_000)
-        sample_stores.add_pair(
+        if i == 6:
+            candidate = replace(candidate, output=f"{LONG * 40}New end, {'longer ' * 60}by far.\n{LONG * 40}")
+        pair_id = sample_stores.add_pair(
             store, dataset_id, original_id, candidate, ifd=(0.5, ifd),
             critique={"critique": sample_stores.HOSTILE},
         )  # fmt: skip
+        if 10 <= i < 14:
+            alike[pair_id] = np.array([1, 0.01 * i], np.float32)
+    put_vectors(store, alike)
     store.close()
 
 
@@ -48,41 +71,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started.kill()
 
 
-def sit_down(page: Page, server: Server, *, name: str = "Dana", query: str = "") -> None:
-    page.goto(f"{server.url}/review{query}")
-    page.get_by_label("Your name").fill(name)
-    page.get_by_role("button", name="Start reviewing").click()
-    page.wait_for_selector(READY)
-
-
-def shown(page: Page) -> int:
-    return int(page.locator(".desk").get_attribute("data-pair") or 0)
-
-
-def press(page: Page, key: str) -> int:
-    """Press ``key`` and wait for another pair; returns the pair that was on screen."""
-    before = shown(page)
-    page.keyboard.press(key)
-    page.wait_for_selector(f'{READY}:not([data-pair="{before}"])')
-    return before
-
-
-def history(page: Page) -> str:
-    page.locator("details.history summary").click()
-    return page.locator("details.history").inner_text()
-
-
-def stored(server: Server) -> list[dict]:
-    """Decisions on the disk. The server is killed first: what is not there now was never stored."""
-    server.kill()
-    store = Store(server.home / "assay.duckdb")
-    try:
-        with store.read() as connection:
-            return rows(connection, "select * from decisions order by decision_id")
-    finally:
-        store.close()
-
-
 def test_hostile_texts_are_shown_as_texts_and_nothing_of_them_runs_or_loads(page: Page, server: Server) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -90,25 +78,48 @@ def test_hostile_texts_are_shown_as_texts_and_nothing_of_them_runs_or_loads(page
     expect(page.locator(".text.original[data-field=input]")).to_have_text(sample_stores.HOSTILE)
     page.keyboard.press("t")
     expect(page.locator(".said")).to_have_text(sample_stores.HOSTILE)
+    page.keyboard.press("w")
+    rendered = page.locator(".text.original[data-field=input]")
+    expect(rendered).to_contain_text("[image: pic]")
+    expect(rendered.locator("strong")).to_have_text("bold")
+    expect(rendered).to_contain_text("link (javascript:alert(1)")
+    page.keyboard.press("w")
     assert page.evaluate("window.hacked") is None
-    assert page.locator(".desk img, .desk script, .desk a").count() == 0
+    assert page.locator(".desk img, .desk script, .desk a, .desk [href], .desk [src]").count() == 0
     assert not [url for url in asked if "192.0.2.1" in url]
     expect(page.locator(".badges")).to_contain_text(sample_stores.DATASET)
     expect(page.locator(".badge.recorded")).to_contain_text("recorded answers, replayed")
 
 
-def test_differences_are_marked_by_more_than_colour(page: Page, server: Server) -> None:
-    sit_down(page, server, query="?order=oldest+first")
+def test_a_long_text_is_folded_scrolled_in_step_and_marked_by_more_than_colour(page: Page, server: Server) -> None:
+    sit_down(page, server, query="?ifd=0.575%3A0.59")
     ins, gone = page.locator(".text.reflected ins").first, page.locator(".text.original del").first
     assert "underline" in ins.evaluate("node => getComputedStyle(node).textDecorationLine")
     assert "line-through" in gone.evaluate("node => getComputedStyle(node).textDecorationLine")
+    left, right = (page.locator(f".text.{side}[data-field=output]") for side in ("original", "reflected"))
+    left.evaluate("node => { node.scrollTop = node.scrollHeight; }")
+    page.wait_for_function("node => node.scrollTop > 400", arg=right.element_handle())
+    assert right.evaluate("node => node.scrollHeight - node.clientHeight - node.scrollTop") <= 1
+    middle = left.locator("del").first.evaluate("node => node.offsetTop")
+    left.evaluate("(node, top) => { node.scrollTop = top; }", middle)
+    expected = right.locator("ins").first.evaluate("node => node.offsetTop")
+    page.wait_for_function(
+        "([node, top]) => Math.abs(node.scrollTop - top) < 60", arg=[right.element_handle(), expected]
+    )
+    whole = left.inner_text()
+    page.keyboard.press("o")
+    expect(left.get_by_role("button")).to_have_count(2)
+    expect(left).not_to_contain_text(LONG * 5)
+    left.get_by_role("button").first.click()
+    expect(right.get_by_role("button")).to_have_count(1)  # it opened on both sides
+    left.get_by_role("button").click()
+    assert left.inner_text() == whole
+    page.keyboard.press("o")
     page.keyboard.press("d")
     assert "underline" not in ins.evaluate("node => getComputedStyle(node).textDecorationLine")
 
 
-def test_keys_do_nothing_while_typing_with_modifiers_behind_a_popover_or_under_the_help(
-    page: Page, server: Server
-) -> None:
+def test_keys_do_nothing_while_typing_held_down_with_modifiers_or_behind_a_popover(page: Page, server: Server) -> None:
     sit_down(page, server)
     pair = shown(page)
     for key in ("Control+a", "Alt+x", "Meta+s", "Shift+A"):
@@ -131,55 +142,120 @@ def test_keys_do_nothing_while_typing_with_modifiers_behind_a_popover_or_under_t
     page.keyboard.type("A and x and s, u and 1.")
     expect(area).to_have_value("A and x and s, u and 1.")
     page.keyboard.press("Escape")
+    page.get_by_role("button", name="Drop it").click()
     page.wait_for_selector(READY)
     assert shown(page) == pair
     assert page.locator("details.history").count() == 0  # nothing was stored
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f'{READY}:not([data-pair="{pair}"])')
+    first = shown(page)
+    for _ in range(6):
+        page.keyboard.down("s")  # all but the first are repeats
+        page.wait_for_timeout(40)
+    page.keyboard.up("s")
+    page.wait_for_selector(f'{READY}:not([data-pair="{first}"])')
+    expect(page.locator(".head .place")).to_have_text(f"Pair 3 of {N_PAIRS}")
+    assert press(page, "u") != first
+    assert shown(page) == first
 
 
-def test_an_edit_a_flag_and_going_back_and_forward(page: Page, server: Server) -> None:
+def test_an_edit_begins_where_the_text_is_and_a_flag_an_undo_and_going_back(page: Page, server: Server) -> None:
     sit_down(page, server, query="?order=random&seed=4")
     pair = shown(page)
     page.keyboard.press("f")
     page.keyboard.type("Look at the units.")
     page.keyboard.press("Enter")
     expect(page.locator(".badge.flag")).to_contain_text("Look at the units.")
-    page.wait_for_selector(READY)
-    page.keyboard.press("e")
-    page.locator("textarea[name=instruction]").fill("   ")
+    text = page.locator(".text.reflected[data-field=instruction]")
+    before, reflected = text.bounding_box(), text.inner_text()
+    page.keyboard.press("e")  # the cursor stands at the first difference
+    page.keyboard.type("HERE ")
+    area = page.locator("textarea[name=instruction]")
+    expect(area).to_have_value(reflected.replace("explain", "HERE explain", 1))
+    after = area.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert all(abs(after[side] - before[side]) < 1.5 for side in ("x", "y", "width", "height"))
+    area.fill("   ")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".message.error")).to_contain_text("instruction is empty")
-    expect(page.locator("textarea[name=instruction]")).to_have_value("   ")  # what was typed is still there
-    page.locator("textarea[name=instruction]").fill("Edited by hand.")
+    expect(area).to_have_value("   ")  # what was typed is still there
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Drop it").click()
+    page.locator(".text.reflected[data-field=output]").dblclick(position={"x": 13, "y": 14})
+    page.keyboard.type("Q")
+    assert page.locator("textarea[name=output]").input_value().index("Q") <= 1
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(f'{READY}:not([data-pair="{pair}"])')
     following = shown(page)
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector(f'{READY}[data-pair="{pair}"]')
     expect(page.locator(".badge.accept")).to_contain_text("edited and accepted")
-    assert "Look at the units." in history(page)
+    page.locator("details.history summary").click()
+    expect(page.locator("details.history")).to_contain_text("Look at the units.")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector(f'{READY}[data-pair="{following}"]')
+    page.keyboard.press("u")
+    page.wait_for_selector(f'{READY}[data-pair="{pair}"]')
+    assert page.locator(".badge.accept").count() == 0
+    page.wait_for_selector(SAVED)
 
 
-def test_undo_works_in_the_next_session_and_a_draft_survives_a_reload(page: Page, server: Server) -> None:
+def test_undo_goes_on_into_the_session_before(page: Page, server: Server) -> None:
     sit_down(page, server, name="Ursula", query="?order=random&seed=9")
     made = [press(page, key) for key in "axs"]
-    page.keyboard.press("e")
-    page.locator("textarea[name=output]").fill("half a thought")
+    page.wait_for_selector(SAVED)
     page.reload()
-    page.get_by_label("Your name").fill("Ursula")
-    page.get_by_role("button", name="Start reviewing").click()
     page.wait_for_selector(READY)
-    page.keyboard.press("e")
-    expect(page.locator("textarea[name=output]")).to_have_value("half a thought")
-    page.keyboard.press("Escape")
     for pair in reversed(made):
-        page.wait_for_selector(READY)
         page.keyboard.press("u")
-        page.wait_for_selector(f'.desk[data-pair="{pair}"]')
-    page.wait_for_selector(READY)
+        page.wait_for_selector(f'{READY}[data-pair="{pair}"]')
     page.keyboard.press("u")
     expect(page.locator(".message")).to_contain_text("nothing left to undo")
+
+
+def test_keys_can_be_given_anew_and_come_back_in_the_next_session(page: Page, server: Server) -> None:
+    sit_down(page, server, name="Kim", query="?order=random&seed=11")
+    page.keyboard.press("?")
+    change, said = page.get_by_role("button", name="Change the key of Skip"), page.locator(".said-of-keys")
+    change.click()
+    page.keyboard.press("r")
+    expect(said).to_contain_text("belongs to the page")
+    page.keyboard.press("x")
+    expect(said).to_contain_text("already means “Reject”")
+    page.keyboard.press("k")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(SAVED)
+    page.wait_for_timeout(300)  # the keys go with the next request
+    page.reload()
+    page.wait_for_selector(READY)
+    expect(page.locator("button[data-action=skip]")).to_have_attribute("aria-keyshortcuts", "K")
+    pair = shown(page)
+    page.keyboard.press("s")
+    page.wait_for_timeout(100)
+    assert shown(page) == pair
+    press(page, "k")
+    page.keyboard.press("u")
+    page.wait_for_selector(f'{READY}[data-pair="{pair}"]')
+
+
+def test_the_same_verdict_goes_to_the_similar_pairs_that_were_ticked_and_is_taken_back_with_it(
+    page: Page, server: Server
+) -> None:
+    sit_down(page, server, name="Sam", query="?order=oldest+first&ifd=0.69865%3A0.69901")  # pairs 11 to 14
+    expect(page.locator(".head .place")).to_have_text("Pair 1 of 4")
+    page.keyboard.press("m")
+    page.get_by_role("button", name="Tick the 3 near-duplicates").click()
+    page.locator(".similar input").last.uncheck()
+    expect(page.locator(".applies")).to_have_text("Your next verdict also goes to 2 ticked pairs.")
+    page.keyboard.press("x")
+    page.wait_for_selector(SAVED)
+    page.wait_for_selector(READY)
+    expect(page.locator(".head .place")).to_contain_text("of 4")
+    expect(page.locator(".head .pace")).to_contain_text("3 today by Sam")
+    page.keyboard.press("u")
+    expect(page.locator(".head .pace")).to_contain_text("0 today by Sam")
+    page.wait_for_selector(SAVED)
 
 
 def test_the_end_of_a_queue_offers_the_skipped_again(page: Page, server: Server) -> None:
@@ -193,94 +269,155 @@ def test_the_end_of_a_queue_offers_the_skipped_again(page: Page, server: Server)
 
 def test_a_text_without_a_space_can_be_decided_on(page: Page, server: Server) -> None:
     """Chromium took minutes to break such a line, and no key counted meanwhile."""
-    sit_down(page, server, name="Ines", query="?ifd=%3A0.6")
+    sit_down(page, server, name="Ines", query="?ifd=%3A0.56")
     expect(page.locator(".head .place")).to_have_text("Pair 1 of 1")
     assert page.locator('.text.reflected[data-field="output"]').inner_text() == "x" * 400_000
     page.keyboard.press("e")
     assert page.locator('textarea[name="output"]').input_value() == "x" * 400_000
 
 
-RECORDER = """window.presses = [];
-window.addEventListener("keydown", (event) => {
-  const desk = document.querySelector("[data-testid=stBidiComponentIsolated]").shadowRoot.querySelector(".desk");
-  window.presses.push([event.key, Number(desk.dataset.pair), desk.dataset.phase,
-    desk.querySelector(".text.original").textContent]);
-}, true);"""
-
-
-def test_twenty_presses_at_sixty_milliseconds_land_on_pairs_that_were_on_screen(page: Page, server: Server) -> None:
-    """Last of the tests on this server: it is killed to look at the disk."""
-    sit_down(page, server, name="Fast")
-    page.evaluate(RECORDER)
-    for key in "axaxaxaxaxaxaxaxaxax":
-        page.keyboard.press(key)
-        page.wait_for_timeout(60)
+def test_the_desk_fits_a_telephone_and_a_zoom_of_two_and_says_what_it_is(page: Page, server: Server) -> None:
+    for width, height in ((360, 740), (720, 500)):  # the second is 1440 pixels at 200 %
+        page.set_viewport_size({"width": width, "height": height})
+        sit_down(page, server, name="Zoe", query="?order=random&seed=2")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator(".desk").evaluate("desk => desk.scrollWidth <= desk.clientWidth")
+        page.context.clear_cookies()
+    page.set_viewport_size({"width": 360, "height": 740})
     page.wait_for_selector(READY)
-    presses = page.evaluate("window.presses")
-    taken = [(pair, {"a": "accept", "x": "reject"}[key]) for key, pair, phase, _ in presses if phase == "ready"]
-    decisions = [row for row in stored(server) if row["reviewer"] == "Fast"]
-    assert [(row["pair_id"], row["verdict"]) for row in decisions] == taken
-    assert len(presses) == 20
-    assert len(taken) >= 3
-    assert len({pair for pair, _ in taken}) == len(taken)
-    store = Store(server.home / "assay.duckdb")
-    try:
-        with store.read() as connection:
-            texts = {
-                row["pair_id"]: row["instruction"]
-                for row in rows(
-                    connection,
-                    "select p.pair_id, e.instruction from pairs p join examples e on e.example_id = p.original_id",
-                )
-            }
-    finally:
-        store.close()
-    assert all(texts[pair] == text for _, pair, phase, text in presses if phase == "ready")
+    small = page.locator(".bar").evaluate(
+        """bar => [...bar.querySelectorAll("button")].filter((one) => one.offsetWidth
+          && (one.offsetHeight < 40 || one.offsetWidth < 40)).map((one) => one.textContent)"""
+    )
+    assert small == []
+    seen = page.locator(".desk").aria_snapshot()
+    for line in ('heading "Original" [level=3]', 'group "Reflected instruction"', 'button "✓ Accept', "deletion",
+                 "insertion", 'toolbar "Decide on this pair"', 'progressbar "Pairs decided"'):  # fmt: skip
+        assert line in seen, seen
+    assert page.evaluate("document.activeElement.shadowRoot?.activeElement?.className") == "desk"
+    press(page, "s")
+    expect(page.locator(".aloud")).to_contain_text("skipped")
+    page.keyboard.press("u")
+    page.wait_for_selector(SAVED)
 
 
-def test_a_disk_that_is_full_keeps_the_pair_and_the_typed_text_until_there_is_room(
-    serve: Callable[..., Server], page: Page, tmp_path: Path
+def test_what_a_killed_browser_had_not_sent_is_there_when_it_is_opened_again(
+    browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    fill(home, 6)
-    server = serve(home)
-    sit_down(page, server)
+    def begin(name: str | None) -> Page:
+        context = browser.browser_type.launch_persistent_context(
+            tmp_path / "profile", executable_path=find_chromium(), args=FLAGS
+        )
+        page = context.pages[0]
+        page.goto(f"{server.url}/review?order=random&seed=5")
+        field = page.get_by_label("Your name")
+        expect(field.or_(page.locator(".desk"))).to_be_visible()
+        if field.is_visible():
+            field.fill(name or "")
+            page.keyboard.press("Enter")
+        page.wait_for_selector(READY)
+        return page
+
+    page = begin("Kay")
     pair = shown(page)
+    page.keyboard.press("e")
+    page.locator("textarea[name=output]").fill("half a thought")
+    page.wait_for_timeout(900)  # until the server has it
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f'{READY}:not([data-pair="{pair}"])')
+    page.context.set_offline(True)
+    decided = [press(page, key) for key in "ax"]
+    last = shown(page)
+    page.keyboard.press("e")
+    page.locator("textarea[name=output]").fill("typed without a connection")
+    page.wait_for_timeout(100)
+    kill_browser(tmp_path / "profile")
+    with contextlib.suppress(Error):
+        page.context.close()
+
+    page = begin("Kay")
+    expect(page.locator(".message")).to_contain_text("2 decisions that an earlier tab had not sent are stored now")
+    assert shown(page) == pair
+    expect(page.locator(".draft-note")).to_contain_text("Your draft of")
+    page.keyboard.press("e")
+    expect(page.locator("textarea[name=output]")).to_have_value("half a thought")
+    expect(page.locator(".message")).to_contain_text("Restored your draft of")
+    page.get_by_role("button", name="Start again").click()
+    expect(page.locator("textarea[name=output]")).not_to_have_value("half a thought")
+    page.keyboard.press("Escape")
+    press(page, "ArrowRight")
+    assert shown(page) == last
+    assert last not in decided
+    page.keyboard.press("e")
+    expect(page.locator("textarea[name=output]")).to_have_value("typed without a connection")
+    page.wait_for_selector(SAVED)
+    page.context.close()
+
+
+def test_a_disk_that_is_full_keeps_the_decisions_and_the_typed_text_until_there_is_room(
+    page: Page, server: Server
+) -> None:
+    sit_down(page, server, name="Uma", query="?order=random&seed=6")
     worker = psutil.Process(server.process.pid)
     before = worker.rlimit(resource.RLIMIT_FSIZE)
     worker.rlimit(resource.RLIMIT_FSIZE, (64, before[1]))  # every write past 64 bytes fails, as on a full disk
-    page.keyboard.press("e")
-    page.locator("textarea[name=output]").fill("typed with care")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator(".message.error")).to_contain_text("NOT stored")
-    expect(page.locator("textarea[name=output]")).to_have_value("typed with care")
-    assert shown(page) == pair
-    worker.rlimit(resource.RLIMIT_FSIZE, before)
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector(f'.desk:not([data-pair="{pair}"])')
-    assert [row["verdict"] for row in stored(server)] == ["edit"]
+    try:
+        page.keyboard.press("e")
+        page.locator("textarea[name=output]").fill("typed with care")
+        pair = shown(page)
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(f'{READY}:not([data-pair="{pair}"])')
+        press(page, "a")
+        expect(page.locator(".saving.trouble")).to_contain_text("2 not saved yet")
+    finally:
+        worker.rlimit(resource.RLIMIT_FSIZE, before)
+    page.wait_for_selector(SAVED)
+    expect(page.locator(".saving")).to_contain_text("all saved")
 
 
-def test_a_server_killed_after_each_kind_of_press_lost_none_and_a_press_into_the_gap_is_said(
-    serve: Callable[..., Server], page: Page, tmp_path: Path
+def test_two_hundred_presses_at_thirty_milliseconds_a_lost_connection_and_a_killed_server(
+    page: Page, server: Server
 ) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    fill(home, 12)
-    server = serve(home)
-    sit_down(page, server)
-    made = [(press(page, key), verdict) for key, verdict in (
-        ("a", "accept"), ("x", "reject"), ("1", "new_instruction"), ("2", "new_response"), ("s", "skip"))]  # fmt: skip
-    pair = shown(page)
+    """Last of the tests on this server. Each press is stored for the pair that was on screen, once, whatever happens.
+
+    A key that comes before the pair was painted (on a starved machine two keys fall into one frame) is ignored; it is
+    pressed again here, as a person would.
+    """
+    sit_down(page, server, name="Fast", query="?order=oldest+first")
+    page.evaluate(RECORDER)
+    press_many(page, "ax" * 100, every_seconds=0.03)
+    for _ in range(200 - len({one["pair"] for one in recorded(page) if one["phase"] == "ready"})):
+        page.wait_for_selector(READY)
+        press(page, "a")
     server.kill()
-    page.keyboard.press("x")  # nobody is there to store it
-    server = serve(home, port=int(server.url.rsplit(":", 1)[1]))
-    page.get_by_label("Your name").fill("Dana")
-    page.get_by_role("button", name="Start reviewing").click()
-    expect(page.locator(".message.error")).to_contain_text(f"last press on pair {pair} was stored")
-    page.wait_for_selector(f'{READY}[data-pair="{pair}"]')
-    made.append((press(page, "a"), "accept"))
-    decisions = stored(server)
-    assert [(row["pair_id"], row["verdict"]) for row in decisions] == made
-    assert made[-1][0] == pair
+    for key in "axax":
+        press(page, key)
+    expect(page.locator(".saving.trouble")).to_contain_text("not saved yet")
+    warned: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        warned.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.close(run_before_unload=True)
+    page.wait_for_timeout(200)
+    assert warned == ["beforeunload"]
+    # A key that waited in the browser's queue since before the paint was ignored; the next one on that pair counted.
+    presses = list({one["pair"]: one for one in recorded(page) if one["phase"] == "ready"}.values())
+    again = start_server(server.home, port=int(server.url.rsplit(":", 1)[1]))
+    server.process = again.process
+    page.wait_for_selector(SAVED)
+    page.wait_for_selector(READY)
+    page.context.set_offline(True)
+    press(page, "s")
+    page.context.set_offline(False)
+    page.wait_for_selector(SAVED)
+    # What the desk had not sent when the server was killed may be stored after what its next log sent.
+    decisions = [row for row in stored(server) if row["reviewer"] == "Fast" and row["verdict"] != "skip"]
+    decisions.sort(key=lambda row: int(row["press"].split(":")[1]))
+    assert len(presses) == 204 == len({one["pair"] for one in presses})
+    assert [(row["pair_id"], row["verdict"], row["instruction"]) for row in decisions] == [
+        (one["pair"], VERDICTS[one["key"]], one["text"]) for one in presses
+    ]

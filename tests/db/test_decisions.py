@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
-from core.errors import StoreError
+from core.errors import NotAllowedError, StoreError
 from core.example import Example
-from db import commands, decisions, queries, review, schema
+from db import commands, decisions, permission, queries, review, schema
+from db.decisions import Entry
+from db.permission import Actor
 from db.store import Store, rows, scalar
 from tests.db.conftest import EXAMPLES, add_pair, batch
 
@@ -95,6 +99,84 @@ def test_a_decision_that_makes_no_sense_is_refused_and_stores_nothing(
 ) -> None:
     with pytest.raises(StoreError, match=message):
         decisions.decide(store, **{"pair_id": pair_id, "reviewer": "ada", **arguments})
+    assert _all(store, "select count(*) n from decisions")[0]["n"] == 0
+
+
+# ---- several at once ----
+
+
+def entry(press: str, pair_id: int | None, action: str = "decide", verdict: str = "accept", **more: Any) -> Entry:
+    return Entry(press=press, action=action, pair_id=pair_id, verdict=verdict, **more)
+
+
+def test_a_batch_is_stored_in_order_and_what_makes_no_sense_in_it_is_left_out(store: Store, pair_id: int) -> None:
+    found = decisions.apply(
+        store,
+        [
+            entry("1", pair_id, verdict="new_response"),
+            entry("2", pair_id, verdict="maybe"),
+            entry("3", pair_id, verdict="edit", edited=Example(" ", "", "x")),
+            entry("4", pair_id, "undo", undoes="1"),
+            entry("5", 12345),
+            entry("6", pair_id, verdict="edit", edited=Example("Say more", "", "better")),
+            entry("1", pair_id, verdict="new_response"),
+        ],
+        reviewer="ada",
+    )
+    assert [one.kind for one in found] == ["ok", "error", "error", "ok", "error", "ok", "ok"]
+    assert (found[-1].known, found[-1].decision_id) == (True, found[0].decision_id)
+    stored = _all(store, "select verdict, undoes from decisions order by decision_id")
+    assert [row["verdict"] for row in stored] == ["new_response", "undo", "accept"]  # an edit that changed nothing
+    assert stored[1]["undoes"] == found[0].decision_id
+    again = decisions.apply(store, [entry("4", pair_id, "undo", undoes="1")], reviewer="ada")[0]
+    assert (again.known, again.undone, again.verdict) == (True, found[0].decision_id, "new_response")
+
+
+def test_what_somebody_else_decided_since_it_was_served_refuses_ones_own_never_does(store: Store, pair_id: int) -> None:
+    mine = decisions.apply(store, [entry("1", pair_id)], reviewer="ada")[0]
+    assert decisions.apply(store, [entry("2", pair_id, verdict="reject")], reviewer="ada")[0].kind == "ok"
+    refused = decisions.apply(store, [entry("3", pair_id, seen=mine.decision_id)], reviewer="bob")[0]
+    assert (refused.kind, "ada rejected" in refused.text) == ("error", True)
+    seen = review.pair(store, pair_id)["seen"]
+    decisions.apply(store, [entry("u", pair_id, "undo"), entry("v", pair_id, "undo")], reviewer="ada")
+    taken_back = decisions.apply(store, [entry("4", pair_id, seen=seen)], reviewer="bob")[0]
+    assert "taken back" in taken_back.text
+    assert decisions.apply(store, [entry("5", pair_id)], reviewer="bob")[0].kind == "ok"
+    assert decisions.apply(store, [entry("6", pair_id, check_seen=False)], reviewer="eve")[0].kind == "ok"
+
+
+def test_nobody_takes_back_or_repeats_the_press_of_another(store: Store, pair_id: int) -> None:
+    decisions.apply(store, [entry("1", pair_id)], reviewer="ada")
+    found = decisions.apply(store, [entry("2", pair_id, "undo", undoes="1"), entry("1", pair_id)], reviewer="bob")
+    assert ["ada's" in found[0].text, "somebody else" in found[1].text] == [True, True]
+    assert _all(store, "select count(*) n from decisions")[0]["n"] == 1
+
+
+def test_undo_stays_within_its_purpose_and_campaign_and_leaves_bulk_alone(store: Store, pair_id: int) -> None:
+    entries = [
+        entry("c", pair_id, campaign_id=3), entry("s", pair_id, purpose="second_look"), entry("b", pair_id, bulk_id=1)
+    ]  # fmt: skip
+    decisions.apply(store, entries, reviewer="ada")
+    assert decisions.apply(store, [entry("u1", None, "undo")], reviewer="ada")[0].kind == "info"
+    undone = decisions.apply(store, [entry("u2", None, "undo", campaign_id=3)], reviewer="ada")[0]
+    assert undone.text == f"Pair {pair_id}: taken back: accepted."
+    stored = _all(store, "select campaign_id, purpose from decisions where press = 'u2'")[0]
+    assert (stored["campaign_id"], stored["purpose"]) == (3, "review")
+
+
+def test_a_guard_refuses_in_the_transaction_and_sees_what_the_batch_has_stored(store: Store, pair_id: int) -> None:
+    def once(connection: Connection, asked: Entry) -> str | None:
+        n = scalar(connection, "select count(*) from decisions where pair_id = :p", p=asked.pair_id)
+        return "One is enough." if n else None
+
+    found = decisions.apply(store, [entry("1", pair_id), entry("2", pair_id)], reviewer="ada", guard=once)
+    assert [(one.kind, one.text) for one in found][1] == ("error", "One is enough.")
+    assert _all(store, "select count(*) n from decisions")[0]["n"] == 1
+
+
+def test_a_viewer_decides_nothing_and_a_store_that_fails_stores_nothing(store: Store, pair_id: int) -> None:
+    with permission.as_actor(Actor("vi", "Vi", "viewer")), pytest.raises(NotAllowedError, match="viewer"):
+        decisions.apply(store, [entry("1", pair_id)], reviewer="vi")
     assert _all(store, "select count(*) n from decisions")[0]["n"] == 0
 
 

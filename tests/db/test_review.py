@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from core.example import Example
-from core.filters import EXPORT_OPTIONS, ExportChoice, PairFilter
-from db import commands, decisions, review
+from core.filters import EXPORT_OPTIONS, ExportChoice
+from db import commands, curated, decisions, review
 from db.store import Store
 from tests.db.conftest import EXAMPLES, add_pair
 
@@ -42,40 +42,9 @@ def pairs(store: Store, dataset_id: int) -> list[int]:
     return [*first, second]
 
 
-def test_orders_put_unknown_gains_last_and_random_is_the_same_for_a_seed(store: Store, pairs: list[int]) -> None:
-    a, b, unknown, d, response = pairs
-    assert review.queue(store, PairFilter()) == [b, a, response, d, unknown]
-    assert review.queue(store, PairFilter(order="closest call", stages=("instruction",))) == [a, d, b, unknown]
-    shuffles = {tuple(review.queue(store, PairFilter(order="random", seed=seed))) for seed in range(8)}
-    assert len(shuffles) > 2
-    assert review.queue(store, PairFilter(order="random", seed=3)) == review.queue(
-        store, PairFilter(order="random", seed=3)
-    )
-
-
-def test_filters_of_the_queue(store: Store, pairs: list[int], dataset_id: int) -> None:
-    a, b, unknown, d, response = pairs
-    decisions.decide(store, pair_id=a, reviewer="ada", verdict="accept")
-    decisions.decide(store, pair_id=b, reviewer="ada", verdict="flag", note="?")
-    decisions.decide(store, pair_id=d, reviewer="ada", verdict="skip")
-
-    def found(**fields) -> set[int]:
-        return set(review.queue(store, PairFilter(**fields)))
-
-    assert found() == {b, unknown, d, response}
-    assert found(state="decided") == found(state="accepted") == {a}
-    assert found(state="flagged") == {b}
-    assert found(state="skipped") == {d}
-    assert found(state="all", gain=(0.3, None)) == {b}
-    assert found(state="all", ifd=(None, 0.45)) == {d, response}
-    assert found(state="all", stages=("response",)) == {response}
-    assert found(state="all", proposals=("leave out",)) == {d}
-    assert found(state="all", datasets=(dataset_id + 1,)) == set()
-
-
 def _counts(store: Store, dataset_id: int, choice: ExportChoice) -> dict[tuple[str, str], int]:
     counts: Counter[tuple[str, str]] = Counter()
-    for row in review.curated_summary(store, dataset_id, choice).counts:
+    for row in curated.curated_summary(store, dataset_id, choice).counts:
         counts[row["state"], row["kept"]] += row["n"]
     return dict(counts)
 
@@ -86,7 +55,7 @@ def test_the_curated_set_by_hand(store: Store, pairs: list[int], dataset_id: int
     decisions.decide(store, pair_id=b, reviewer="ada", verdict="reject")
     decisions.decide(store, pair_id=d, reviewer="ada", verdict="accept")
     decisions.decide(store, pair_id=response, reviewer="ada", verdict="accept")
-    rows = review.curated_rows(store, dataset_id, ExportChoice())
+    rows = curated.curated_rows(store, dataset_id, ExportChoice())
     assert [row["output"] for row in rows] == ["new 0", "answer 1", "answer 2", "newest 3", "answer 4", "answer 5"]
     assert [row["state"] for row in rows] == [
         "accepted", "rejected", "undecided", "accepted", "not_reflected", "not_reflected",
@@ -104,7 +73,7 @@ def test_a_rejected_response_falls_back_to_the_accepted_instruction_stage(
 ) -> None:
     decisions.decide(store, pair_id=pairs[3], reviewer="ada", verdict="accept")
     decisions.decide(store, pair_id=pairs[4], reviewer="ada", verdict="reject")
-    row = review.curated_rows(store, dataset_id, ExportChoice())[3]
+    row = curated.curated_rows(store, dataset_id, ExportChoice())[3]
     assert (row["state"], row["output"]) == ("accepted", "new 3")
 
 
@@ -115,14 +84,15 @@ def test_undecided_rows_can_follow_the_student(store: Store, pairs: list[int], d
         for i, instruction, kept in finals:
             final = next(e for e in [*EXAMPLES, Example("New 0", "", "new 0")] if e.instruction == instruction)
             connection.execute(
-                text("insert into reflections values ('job-1', :dataset, :example, :final, :kept, 'why')"),
+                text("""insert into reflections (job_id, dataset_id, example_id, final_id, kept, why)
+                values ('job-1', :dataset, :example, :final, :kept, 'why')"""),
                 {"dataset": dataset_id, "example": ids[EXAMPLES[i].hash], "final": ids[final.hash], "kept": kept},
             )
     choice = ExportChoice(undecided="student's proposal")
-    rows = review.curated_rows(store, dataset_id, choice)
+    rows = curated.curated_rows(store, dataset_id, choice)
     assert [row["output"] for row in rows] == ["new 0", "answer 1", "answer 2", "answer 4", "answer 5"]
     decisions.decide(store, pair_id=pairs[3], reviewer="ada", verdict="reject")  # a person outweighs the student
-    assert [row["output"] for row in review.curated_rows(store, dataset_id, choice)][3] == "answer 3"
+    assert [row["output"] for row in curated.curated_rows(store, dataset_id, choice)][3] == "answer 3"
 
 
 @pytest.mark.parametrize("choice", [ExportChoice(*c) for c in itertools.product(*EXPORT_OPTIONS.values())])
@@ -132,7 +102,7 @@ def test_the_counts_on_the_page_are_the_rows_of_the_file(
     for pair_id, verdict in zip(pairs, ("accept", "reject", "new_response", "skip", "reject"), strict=True):
         decisions.decide(store, pair_id=pair_id, reviewer="ada", verdict=verdict)
     counted = sum(n for (_, kept), n in _counts(store, dataset_id, choice).items() if kept != "left out")
-    assert counted == len(review.curated_rows(store, dataset_id, choice))
+    assert counted == len(curated.curated_rows(store, dataset_id, choice))
 
 
 def test_progress_counts_each_pair_once(store: Store, pairs: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The Review page: the queue, the desk (what a press does to the store), what the component is told, the page."""
+"""The Review page: what the component is told of a pair, the desk of the link, and the plain buttons."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import json
 from datetime import datetime
 from typing import Any
 
-import duckdb
-import duckdb_engine
 import pytest
-from sqlalchemy import Engine, create_engine
 
-from core.filters import PairFilter
-from db import decisions, review
+from db import decisions, drafts, people
 from db.service import Service
-from db.store import Store, rows
-from pages import _ui
+from db.store import rows
 from pages._review import view
-from pages._review.desk import Desk, same_queue
 from pages._review.queue import Queue
+from pages._review.seat import SEAT, same_scope
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
 
@@ -119,6 +114,15 @@ def test_an_ifd_of_one_or_more_is_warned_of_and_the_base_is_shown_where_it_is_an
     assert view.scores_view(pair_row(), {})[0]["base"] is None
 
 
+def test_a_blind_view_holds_nothing_that_others_or_the_student_said() -> None:
+    said = {"decision_id": 1, "reviewer": "Ben", "verdict": "reject", "decided_at": NOW, "note": None, "undone": False}
+    shown = view.pair_view(pair_row(history=[said], decision=said, flag=said), now=NOW, reasons={}, blind=True)
+    assert (shown["proposal"], shown["history"], shown["decision"], shown["flag"]) == (None, [], None, None)
+    assert "Ben" not in json.dumps(shown)
+    kept = view.shown({**pair_row(), "o_hash": "a", "c_hash": "b"}, blind=True)
+    assert (kept["blind"], "proposal" in kept, kept["candidate_hash"]) == (True, False, "b")
+
+
 def test_a_replayed_teacher_is_labelled_recorded() -> None:
     recorded, live = view.pair_view(pair_row(), now=NOW, reasons={}), pair_row(teacher="api.example.org")
     assert {"label": "teacher", "text": "recorded answers, replayed", "kind": "recorded"} in recorded["badges"]
@@ -137,236 +141,15 @@ def test_the_payload_is_plain_json_and_holds_hostile_text_unchanged() -> None:
     assert "".join(text for _, text in again["fields"][-1]["reflected"]) == sample_stores.HOSTILE
 
 
-# ---- the desk ----
-
-
-@pytest.fixture
-def store(half_scored_home: Service) -> Store:
-    return half_scored_home.store
-
-
-def press(name: str, action: str, pair_id: int | None, **more: Any) -> dict[str, Any]:
-    return {"press": name, "action": action, "pair_id": pair_id, "seconds": 2.5, "desk": "d", **more}
-
-
-def desk_with_pair(store: Store, filters: PairFilter | None = None) -> Desk:
-    desk = Desk.open(store, filters or PairFilter(order="oldest first"))
-    desk.payload(store, reviewer="Dana")
-    return desk
-
-
-def stored_decisions(store: Store) -> list[dict[str, Any]]:
-    with store.read() as connection:
-        return rows(connection, "select * from decisions where reviewer = 'Dana' order by decision_id")
-
-
-def test_each_verdict_is_stored_with_seconds_and_the_scores_that_were_shown(store: Store) -> None:
-    desk = desk_with_pair(store)
-    for number, verdict in enumerate(("accept", "reject", "new_instruction", "new_response", "skip")):
-        shown = desk.payload(store, reviewer="Dana")["pair"]["pair_id"]
-        answer = desk.take(store, press(f"p{number}", "decide", shown, verdict=verdict), reviewer="Dana")
-        assert (answer.kind, answer.press) == ("ok", f"p{number}")
-        stored = stored_decisions(store)[-1]
-        assert (stored["pair_id"], stored["verdict"], stored["seconds"]) == (shown, verdict, 2.5)
-        assert stored["shown"].keys() == set(view.SHOWN_FIELDS)
-
-
-def test_a_press_for_a_pair_that_is_not_on_screen_is_refused_and_says_so(store: Store) -> None:
-    desk = desk_with_pair(store)
-    first = desk.queue.current
-    desk.take(store, press("one", "decide", first, verdict="accept"), reviewer="Dana")
-    answer = desk.take(store, press("two", "decide", first, verdict="reject"), reviewer="Dana")
-    assert answer.kind == "error"
-    assert "Nothing was stored" in answer.text
-    assert [row["verdict"] for row in stored_decisions(store)] == ["accept"]
-
-
-def test_the_same_press_sent_twice_is_stored_once_and_moves_once(store: Store) -> None:
-    desk = desk_with_pair(store)
-    first = desk.queue.current
-    sent = press("same", "decide", first, verdict="accept")
-    desk.take(store, sent, reviewer="Dana")
-    second = desk.queue.current
-    desk.payload(store, reviewer="Dana")
-    assert desk.take(store, sent, reviewer="Dana").kind == "ok"
-    assert desk.queue.current == second
-    assert len(stored_decisions(store)) == 1
-
-
-def test_an_edit_becomes_a_new_example_and_an_unchanged_edit_an_acceptance(store: Store) -> None:
-    desk = desk_with_pair(store)
-    texts = {"instruction": "Name it.", "input": "", "output": "=cmd() <script>"}
-    pair_id = desk.queue.current
-    desk.take(store, press("e1", "decide", pair_id, verdict="edit", edited=texts), reviewer="Dana")
-    assert stored_decisions(store)[-1]["verdict"] == "edit"
-    shown = desk.payload(store, reviewer="Dana")["pair"]
-    unchanged = dict.fromkeys(("instruction", "input", "output"), "")
-    unchanged |= {one["field"]: "".join(text for _, text in one["reflected"]) for one in shown["fields"]}
-    desk.take(store, press("e2", "decide", shown["pair_id"], verdict="edit", edited=unchanged), reviewer="Dana")
-    assert stored_decisions(store)[-1]["verdict"] == "accept"
-
-
-def test_an_empty_edit_is_refused_and_the_pair_stays(store: Store) -> None:
-    desk = desk_with_pair(store)
-    pair_id = desk.queue.current
-    texts = {"instruction": " ", "input": "", "output": "x"}
-    answer = desk.take(store, press("e", "decide", pair_id, verdict="edit", edited=texts), reviewer="Dana")
-    assert answer.kind == "error"
-    assert desk.queue.current == pair_id
-
-
-def test_a_store_that_fails_keeps_the_pair_and_the_same_press_works_afterwards(store: Store) -> None:
-    desk = desk_with_pair(store)
-    pair_id = desk.queue.current
-    sent = press("again", "decide", pair_id, verdict="edit", edited={"instruction": "A", "input": "", "output": "B"})
-    with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(store, "engine", _read_only_engine(store))
-        answer = desk.take(store, sent, reviewer="Dana")
-        assert answer.kind == "error"
-        assert "NOT stored" in answer.text
-    assert desk.queue.current == pair_id
-    assert stored_decisions(store) == []
-    assert desk.take(store, sent, reviewer="Dana").kind == "ok"
-    assert [row["verdict"] for row in stored_decisions(store)] == ["edit"]
-
-
-def _read_only_engine(store: Store) -> Engine:
-    """An engine over a real copy of the store that refuses every write."""
-    path = store.path.with_name("read-only.duckdb")
-    with store.engine.connect() as connection:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        for statement in (f"attach '{path}' as snap", "copy from database assay to snap", "detach snap"):
-            raw.execute(statement)
-    root = duckdb.connect(str(path), read_only=True)
-    return create_engine(f"duckdb:///{path}", creator=lambda: duckdb_engine.ConnectionWrapper(root.cursor()))
-
-
-def test_somebody_else_deciding_the_pair_on_screen_is_said_before_anything_is_stored(store: Store) -> None:
-    desk = desk_with_pair(store)
-    pair_id = desk.queue.current
-    assert pair_id is not None
-    decisions.decide(store, pair_id=pair_id, reviewer="Ben", verdict="reject")
-    answer = desk.take(store, press("late", "decide", pair_id, verdict="accept"), reviewer="Dana")
-    assert answer.kind == "error"
-    assert "Ben rejected" in answer.text
-    desk.payload(store, reviewer="Dana")
-    assert desk.take(store, press("later", "decide", pair_id, verdict="accept"), reviewer="Dana").kind == "ok"
-
-
-def test_pairs_that_others_decided_meanwhile_are_not_shown(store: Store) -> None:
-    desk = desk_with_pair(store)
-    first, second, third = desk.queue.pair_ids[:3]
-    decisions.decide(store, pair_id=second, reviewer="Ben", verdict="reject")
-    desk.take(store, press("x", "decide", first, verdict="accept"), reviewer="Dana")
-    assert desk.queue.current == third
-
-
-def test_undo_goes_back_without_limit_across_sessions_and_shows_each_pair(store: Store) -> None:
-    desk = desk_with_pair(store)
-    shown = list(desk.queue.pair_ids[:3])
-    for number, pair_id in enumerate(shown):
-        desk.payload(store, reviewer="Dana")
-        desk.take(store, press(f"d{number}", "decide", pair_id, verdict="accept"), reviewer="Dana")
-    other = Desk.open(store, PairFilter(state="flagged"))  # another session, another queue
-    for number, pair_id in enumerate(reversed(shown)):
-        other.payload(store, reviewer="Dana")
-        other.take(store, press(f"u{number}", "undo", other.queue.current), reviewer="Dana")
-        assert other.queue.current == pair_id
-        assert other.payload(store, reviewer="Dana")["pair"]["decision"] is None
-    answer = other.take(store, press("u9", "undo", other.queue.current), reviewer="Dana")
-    assert "nothing left to undo" in answer.text
-    assert review.progress(store, reviewer="Dana")["n_all"] == 0
-
-
-def test_a_flag_with_a_note_keeps_the_pair_and_can_be_removed_and_undone(store: Store) -> None:
-    desk = desk_with_pair(store)
-    pair_id = desk.queue.current
-    desk.take(store, press("f", "flag", pair_id, note="Check the units <b>"), reviewer="Dana")
-    flag = desk.payload(store, reviewer="Dana")["pair"]["flag"]
-    assert desk.queue.current == pair_id
-    assert flag["note"] == "Check the units <b>"
-    desk.take(store, press("nf", "unflag", pair_id), reviewer="Dana")
-    assert desk.payload(store, reviewer="Dana")["pair"]["flag"] is None
-    desk.take(store, press("u", "undo", pair_id), reviewer="Dana")
-    assert desk.payload(store, reviewer="Dana")["pair"]["flag"] is not None
-
-
-def test_the_end_sums_up_and_offers_the_skipped_again(store: Store) -> None:
-    desk = desk_with_pair(store)
-    number = 0
-    while (pair_id := desk.payload(store, reviewer="Dana")["pair"]) is not None:
-        verdict = "skip" if number % 2 else "reject"
-        desk.take(store, press(f"n{number}", "decide", pair_id["pair_id"], verdict=verdict), reviewer="Dana")
-        number += 1
-    end = desk.payload(store, reviewer="Dana")["end"]
-    assert (number, end["skipped"]) == (6, 3)
-    assert "3 decided and 3 skipped" in end["lines"][0]
-    desk.take(store, press("again", "skipped", None), reviewer="Dana")
-    assert len(desk.queue.pair_ids) == 3
-    desk.take(store, press("fwd", "forward", desk.queue.current), reviewer="Dana")
-    desk.take(store, press("bck", "back", desk.queue.current), reviewer="Dana")
-    assert desk.queue.index == 0
-
-
-def test_a_press_whose_connection_broke_is_looked_up_or_its_pair_shown_again(store: Store) -> None:
-    lost = desk_with_pair(store)
-    pair_id = lost.queue.current
-    lost.take(store, press("gone", "decide", pair_id, verdict="accept"), reviewer="Dana")
-    desk = desk_with_pair(store)  # the session after the server came back
-    answer = desk.take(store, press("r1", "recover", pair_id, verdict="accept", note="gone"), reviewer="Dana")
-    assert "was stored" in answer.text
-    answer = desk.take(store, press("r2", "recover", pair_id, verdict="reject", note="never came"), reviewer="Dana")
-    assert answer.kind == "error"
-    assert desk.queue.current == pair_id
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        {},
-        {"press": 3, "action": "decide", "pair_id": 1},
-        {"press": "x", "action": "decide", "pair_id": "1; drop table pairs"},
-        {"press": "x", "action": "decide", "pair_id": 1, "edited": "text"},
-        {"press": "x", "action": "decide", "pair_id": 1, "verdict": "edit", "edited": {"instruction": "a"}},
-    ],
-)
-def test_a_malformed_press_stores_nothing(store: Store, sent: dict[str, Any]) -> None:
-    desk = desk_with_pair(store)
-    assert desk.take(store, sent, reviewer="Dana").kind == "error"
-    assert stored_decisions(store) == []
-
-
-def test_an_unknown_action_or_verdict_stores_nothing(store: Store) -> None:
-    desk = desk_with_pair(store)
-    for sent in (press("a", "drop", desk.queue.current), press("b", "decide", desk.queue.current, verdict="undo")):
-        assert desk.take(store, sent, reviewer="Dana").kind == "error"
-    assert stored_decisions(store) == []
-
-
-def test_the_reason_of_a_missing_score_comes_from_the_store(store: Store) -> None:
-    pair_id = next(
-        i for i in review.queue(store, PairFilter(state="all")) if review.pair(store, i)["ifd_original"] is None
-    )
-    desk = Desk.open(store, PairFilter(), first=pair_id)
-    scores = desk.payload(store, reviewer="Dana")["pair"]["scores"]
-    assert scores[0]["missing"][0] == "Original: The response is empty: there is no token to score."
-    assert scores[0]["original"] == "—"
-
-
-def test_skipped_pairs_come_last_when_the_queue_is_loaded_again(store: Store) -> None:
-    desk = desk_with_pair(store)
-    first = desk.queue.current
-    desk.take(store, press("s", "decide", first, verdict="skip"), reviewer="Dana")
-    assert desk_with_pair(store).queue.pair_ids[-1] == first
+# ---- the page ----
 
 
 def test_the_seed_makes_another_queue_only_in_random_order() -> None:
-    assert same_queue(PairFilter(seed=1), PairFilter(seed=2))
-    assert not same_queue(PairFilter(order="random", seed=1), PairFilter(order="random", seed=2))
+    def seeded(seed: str, **more: str) -> dict[str, Any]:
+        return {"kind": "filter", "params": {"seed": seed, **more}}
 
-
-# ---- the page ----
+    assert same_scope(seeded("1"), seeded("2"))
+    assert not same_scope(seeded("1", order="random"), seeded("2", order="random"))
 
 
 def named(run_page: RunPage, **query: str) -> Any:
@@ -376,52 +159,56 @@ def named(run_page: RunPage, **query: str) -> Any:
     return app.run()
 
 
+def ahead(app: Any) -> list[int]:
+    """The pairs that the page gave its desk to begin with."""
+    return [one["pair_id"] for one in app.session_state[SEAT].first["pairs"]]
+
+
 def test_an_empty_store_says_what_to_do_first(empty_home: Service, run_page: RunPage) -> None:
     app = run_page("review")
     assert "no pairs to review yet" in app.markdown[0].value
-    assert not app.text_input
+    assert "Who is reviewing" not in str([one.value for one in app.markdown])
 
 
 def test_the_name_is_asked_once_and_the_desk_comes(half_scored_home: Service, run_page: RunPage) -> None:
     app = run_page("review")
-    assert "Who is reviewing?" in app.markdown[0].value
     app.button[0].click().run()
     assert "Write a name first" in app.error[0].value
     app.text_input[0].set_value("  Dana   Scully ")
     app.button[0].click()
     app.run()
     assert not app.exception
-    assert app.session_state[_ui.REVIEWER] == "Dana Scully"
-    assert len(app.session_state["review_desk"].queue.pair_ids) == 6
-    app.run()
-    assert not app.error
+    assert app.session_state[SEAT].identity == "Dana Scully"
+    assert len(ahead(app)) == 6
 
 
 def test_the_filter_of_the_url_makes_the_queue_and_a_changed_widget_the_url(
     half_scored_home: Service, run_page: RunPage
 ) -> None:
     app = named(run_page, state="decided", order="oldest first")
-    assert app.session_state["review_desk"].filters == PairFilter(state="decided", order="oldest first")
-    assert len(app.session_state["review_desk"].queue.pair_ids) == 4
+    assert app.session_state[SEAT].named["params"] == {"state": "decided", "order": "oldest first"}
+    assert len(ahead(app)) == 4
     app.selectbox(key="review_filter_state").set_value("flagged").run()
     assert not app.exception
     assert app.query_params["state"] == "flagged"
-    assert len(app.session_state["review_desk"].queue.pair_ids) == 1
-    app.number_input(key="review_filter_ifd_low").set_value(9.0).run()
-    assert app.session_state["review_desk"].queue.pair_ids == ()
+    assert len(ahead(app)) == 1
+    app.selectbox(key="review_filter_state").set_value("skipped").run()
+    app.text_input(key="review_filter_text").set_value("no row says this").run()
+    assert ahead(app) == []
     reset = next(button for button in app.button if button.key == "review_reset_end")
     reset.click().run()
-    assert app.session_state["review_desk"].filters == PairFilter()
+    assert app.session_state[SEAT].named["params"] == {}
 
 
 def test_a_broken_link_shows_the_default_queue_and_says_so(half_scored_home: Service, run_page: RunPage) -> None:
     app = named(run_page, state="nonsense")
-    assert app.session_state["review_desk"].filters == PairFilter()
+    assert app.session_state[SEAT].named["params"] == {}
 
 
-def test_a_link_to_one_pair_puts_it_on_top(half_scored_home: Service, run_page: RunPage) -> None:
+def test_a_link_to_one_pair_puts_it_on_top_once(half_scored_home: Service, run_page: RunPage) -> None:
     app = named(run_page, pair="2")
-    assert app.session_state["review_desk"].queue.current == 2
+    assert ahead(app)[0] == 2
+    assert len(set(ahead(app))) == len(ahead(app)) == 7
     assert "pair" not in app.query_params
     app.query_params["pair"] = "999999"
     app.run()
@@ -431,4 +218,93 @@ def test_a_link_to_one_pair_puts_it_on_top(half_scored_home: Service, run_page: 
 def test_a_failed_job_changes_nothing_here(failed_job_home: Service, run_page: RunPage) -> None:
     app = named(run_page)
     assert not app.error
-    assert app.session_state["review_desk"].queue.current is not None
+    assert ahead(app)
+
+
+def test_a_viewer_is_told_why_there_is_no_desk(half_scored_home: Service, run_page: RunPage) -> None:
+    people.grant(half_scored_home.store, "Boss", "admin", "Boss")
+    people.grant(half_scored_home.store, "Dana", "viewer", "Boss")
+    app = named(run_page)
+    assert SEAT not in app.session_state
+    assert "reviewer" in app.info[0].value
+
+
+def test_links_to_campaigns_that_are_not_there_say_so_with_a_way_on(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    for parameter in ("campaign", "adjudicate", "second_look"):
+        app = named(run_page, **{parameter: "77"})
+        assert "campaign" in app.error[0].value
+        assert SEAT not in app.session_state
+
+
+# ---- the plain desk ----
+
+
+def plain(run_page: RunPage, **query: str) -> Any:
+    return named(run_page, plain="1", **{"order": "oldest first", **query})
+
+
+def click(app: Any, key: str) -> Any:
+    return next(button for button in app.button if button.key == key).click().run()
+
+
+def shown(app: Any) -> int:
+    return int(app.session_state["review_plain"].views[0]["pair_id"])
+
+
+def stored(service: Service) -> list[tuple[int, str]]:
+    with service.store.read() as connection:
+        found = rows(connection, "select * from decisions where reviewer = 'Dana' order by decision_id")
+    return [(row["pair_id"], row["verdict"]) for row in found]
+
+
+def test_plain_buttons_store_before_the_next_pair_comes_and_undo_brings_it_back(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    app = plain(run_page)
+    made = []
+    for verdict in ("accept", "reject", "skip"):
+        made.append((shown(app), verdict))
+        click(app, f"review_plain-{verdict}-{shown(app)}")
+        assert stored(half_scored_home) == made
+    click(app, f"review_plain-undo-{shown(app)}")
+    assert shown(app) == made[-1][0]
+    click(app, f"review_plain-back-{shown(app)}")
+    assert shown(app) == made[1][0]
+    click(app, f"review_plain-forward-{shown(app)}")
+    assert shown(app) == made[-1][0]
+    assert not app.exception
+
+
+def test_a_plain_edit_keeps_its_draft_and_an_empty_one_is_refused_with_the_text(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    app, store = plain(run_page), half_scored_home.store
+    pair_id = shown(app)
+    click(app, f"review_plain-edit-{pair_id}")
+    app.text_area(key=f"review_plain_edit-{pair_id}-instruction").set_value("  ").run()
+    click(app, f"review_plain-save-{pair_id}")
+    assert "instruction is empty" in app.error[0].value
+    assert drafts.drafts(store, "Dana", [pair_id])[pair_id]["texts"]["instruction"] == "  "
+    app.text_area(key=f"review_plain_edit-{pair_id}-instruction").set_value("By hand.").run()
+    click(app, f"review_plain-save-{pair_id}")
+    assert stored(half_scored_home) == [(pair_id, "edit")]
+    assert drafts.drafts(store, "Dana", [pair_id]) == {}
+    assert shown(app) != pair_id
+
+
+def test_the_plain_end_offers_the_skipped_and_what_somebody_decided_is_refused(
+    half_scored_home: Service, run_page: RunPage
+) -> None:
+    app = plain(run_page)
+    decisions.decide(half_scored_home.store, pair_id=shown(app), reviewer="Ben", verdict="reject")
+    click(app, f"review_plain-accept-{shown(app)}")
+    assert "Ben rejected" in app.error[0].value
+    for _ in range(6):
+        click(app, f"review_plain-skip-{shown(app)}")
+    again = next(button for button in app.button if button.label == "Go through the 6 skipped")
+    again.click().run()
+    assert not app.exception
+    assert len(stored(half_scored_home)) == 6
+    assert shown(app)

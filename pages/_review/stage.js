@@ -1,0 +1,69 @@
+// The stage holds the one sheet that is on screen, and knows since when: a press counts for a pair that was painted.
+
+const SETTLE_MS = 300; // a pair that came by itself is not decided by a press meant for what stood there before
+const MOST_PRESSES = 1000;
+
+class Stage {
+  constructor(root, body, { changed, after }) {
+    Object.assign(this, { root, body, changed, after });
+    this.turn = 0;
+    this.painted = false;
+    this.settled = false;
+    root.__presses = [];
+    const channel = new MessageChannel();
+    this.tasks = [];
+    channel.port1.onmessage = () => this.tasks.shift()?.();
+    this.soon = (task) => { this.tasks.push(task); channel.port2.postMessage(null); };
+  }
+
+  get sheet() { return this.body.firstElementChild; }
+
+  // The pair that is on screen by the sheet itself, or null.
+  get pairId() { return Number(this.sheet?.dataset.pair) || null; }
+
+  // press: {at: time of the event, action, pair_id} when a press brought this sheet, else null.
+  show(sheet, press) {
+    this.body.replaceChildren(sheet);
+    this.painted = false;
+    this.settled = Boolean(press);
+    clearTimeout(this.timer);
+    const turn = (this.turn += 1);
+    // A message posted in the frame's callback comes right after that frame was drawn.
+    requestAnimationFrame(() => {
+      if (turn !== this.turn) return;
+      if (this.root.getBoundingClientRect().top < 0) this.root.scrollIntoView({ block: "start" });
+      this.soon(() => this.wasPainted(turn, press));
+    });
+    this.changed();
+  }
+
+  wasPainted(turn, press) {
+    if (turn !== this.turn) return;
+    this.painted = true;
+    this.paintedAt = performance.now();
+    if (press) this.measure(press);
+    if (!this.settled) this.timer = setTimeout(() => { this.settled = true; this.changed(); }, SETTLE_MS);
+    this.changed();
+    this.after();
+  }
+
+  measure(press) {
+    const entry = { pair_id: press.pair_id, action: press.action, paint_ms: round(this.paintedAt - press.at) };
+    this.root.__presses.push(entry);
+    if (this.root.__presses.length > MOST_PRESSES) this.root.__presses.shift();
+    this.root.dataset.pressToPaint = entry.paint_ms.toFixed(1);
+    requestAnimationFrame(() => { entry.next_frame_ms = round(performance.now() - press.at); });
+  }
+
+  // Whether a press at this time was made with this sheet before one's eyes.
+  seenAt(time) { return this.painted && this.settled && time >= this.paintedAt; }
+
+  // The same pair drawn another way: what was seen stays seen.
+  redraw(sheet) { this.body.replaceChildren(sheet); }
+
+  get phase() { return !this.painted ? "loading" : this.settled ? "ready" : "settling"; }
+
+  leave() { clearTimeout(this.timer); this.turn += 1; }
+}
+
+const round = (ms) => Math.round(ms * 10) / 10;
