@@ -17,6 +17,7 @@ from core.finetune.work import ADAPTER
 from core.generation import Decoding, GeneratorSettings
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
+from db import permission
 from db.answer_items import items_in
 from db.store import Store, frame, utc_now
 
@@ -110,6 +111,7 @@ def write_trial(rows: pa.Table, home: Path, *, settings: GeneratorSettings, deco
     Raises:
         JobError: it cannot be written.
     """
+    permission.require("administer")
     spec = JobSpec(
         job_id="trial",
         kind="answers",

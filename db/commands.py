@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import StoreError
 from core.example import Example
+from db import permission
 from db.store import Store, frame, registered, scalar, utc_now
 
 STAGING_COLUMNS = ("row", "hash", "instruction", "input", "output", "metadata")
@@ -61,6 +62,7 @@ def import_dataset(
         StoreError: the name is empty or taken, there is no row, or the disk is full. Errors of ``batches`` and of
             ``details`` pass through.
     """
+    permission.require("administer")
     with store.engine.connect() as connection:  # several transactions: staging, then the import itself
         _check_name(connection, name)
         try:

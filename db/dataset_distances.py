@@ -11,7 +11,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from core.neighbours import neighbour_distances
-from db import embeddings
+from db import embeddings, permission
 from db.store import Store, frame, registered
 
 _VECTORS_AT_ONCE = 200_000
@@ -80,7 +80,8 @@ def _remember(store: Store, fresh: Sequence[Mapping[str, Any]]) -> None:
     if not fresh:
         return
     table = pa.Table.from_pylist([dict(row) for row in fresh], schema=_DISTANCES_SCHEMA)
-    with store.write() as connection, registered(connection, "incoming", table):
+    # Remembered for whoever looks next: no change of the data, whatever the role of who looked first.
+    with permission.as_server(), store.write() as connection, registered(connection, "incoming", table):
         connection.execute(
             text(
                 """insert or replace into dataset_distances

@@ -11,7 +11,7 @@ from core.experiment import ACCEPTED, ORIGINAL, ArmRows, ExperimentSettings, Pai
 from core.filters import ExportChoice
 from core.reflection import STAGES
 from core.teacher import RECORDED
-from db import evaluation, queries, review
+from db import curated, evaluation, queries
 from db.store import Store, frame, rows
 
 NOT_IN_JOB = "it was not in the reflection job"
@@ -92,7 +92,7 @@ def accepted_rows(store: Store, dataset_id: int, dataset: Sequence[int]) -> ArmR
     A row that people rejected or have not decided on is not in this arm: what they think of it as it is they never
     said.
     """
-    _, table = review.curated_table(store, dataset_id, ExportChoice())
+    _, table = curated.curated_table(store, dataset_id, ExportChoice())
     with store.read() as connection:
         members = frame(
             connection, "select position, example_id from members where dataset_id = $id", {"id": dataset_id}

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from core.errors import AssayError, InputError
 from core.formats import NO_REFERENCE, ImportReport, Shape, Source, read_examples, safe_name
 from core.formats.report import EMPTY_RESPONSE
-from db import commands, evaluation, queries
+from db import commands, evaluation, permission, queries
 from db.store import Store
 
 # Small batches: progress moves steadily, and the Python texts of a batch are few.
@@ -95,6 +95,7 @@ def start_import(
         InputError: the mapping names a column that the source does not have.
         StoreError: the name is empty or taken.
     """
+    permission.require("administer")
     commands.check_new_name(store, choice.name)
     reader = read_examples(
         source,
@@ -194,6 +195,7 @@ def keep_upload(uploads_path: Path, file_name: str, stream: BinaryIO) -> Path:
     Raises:
         InputError: the disk is full, or the folder cannot be written.
     """
+    permission.require("administer")
     _sweep(uploads_path)
     folder = uploads_path / uuid.uuid4().hex
     _kept.add(folder)
@@ -212,6 +214,7 @@ def keep_upload(uploads_path: Path, file_name: str, stream: BinaryIO) -> Path:
 
 def discard_upload(path: Path) -> None:
     """Remove an upload with its folder; nothing happens if it is gone."""
+    permission.require("administer")
     shutil.rmtree(path.parent, ignore_errors=True)
     _kept.discard(path.parent)
 

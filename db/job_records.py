@@ -15,6 +15,7 @@ from core.errors import JobError
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
 from core.jobs.status import JobStatus
+from db import permission
 from db.store import Store, rows, utc_now
 
 STUDY_KINDS = ("study", "search")
@@ -51,6 +52,7 @@ def submit(
     Raises:
         JobError: the folder cannot be written, or a job has that id already.
     """
+    permission.require("administer")
     spec = JobSpec(
         job_id=job_id or new_job_id(kind),
         kind=kind,

@@ -18,7 +18,7 @@ from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
 from core.reflection_calls import carry_answers
 from core.scoring import Models, ScorerIdentity
-from db import commands, to_score
+from db import commands, permission, to_score
 from db.job_records import STUDY_KINDS as STUDY_KINDS
 from db.job_records import collected_shards as collected_shards
 from db.job_records import is_settled as is_settled
@@ -181,6 +181,7 @@ def submit_retry(
         StoreError: no failed row of that job could come out better, or its kind has no rows to do again.
         JobError: questions of it are with the teacher in batches that were not collected.
     """
+    permission.require("administer")
     before = JobFolder(jobs_path / job_id)
     spec = before.spec()
     if spec.kind not in ROW_KINDS:

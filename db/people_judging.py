@@ -38,7 +38,7 @@ def ensure_person(store: Store, name: str) -> int:
     Raises:
         StoreError: the name is empty.
     """
-    with store.write() as connection:
+    with store.write("review") as connection:
         return comparisons.ensure_judge(connection, person(name))
 
 
@@ -198,7 +198,7 @@ def _sent_before(store: Store, press: str) -> int | None:
 
 def _append(store: Store, values: Mapping[str, Any]) -> int:
     try:
-        with store.write() as connection:
+        with store.write("review") as connection:
             judgement_id = int(scalar(connection, "select nextval('judgement_ids')"))
             connection.execute(
                 text(

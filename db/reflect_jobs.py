@@ -21,7 +21,7 @@ from core.reflection_calls import carry_answers
 from core.scoring import Models
 from core.teacher import TeacherSettings
 from core.teachers import device_of
-from db import commands
+from db import commands, permission
 from db.job_records import collected_shards, new_job_id, record_job, submit
 from db.store import Store, frame, registered, rows, utc_now
 
@@ -201,6 +201,7 @@ def submit_rest(
         JobError: questions of it are with the teacher in batches that were not collected.
         SettingsError: a budget for a teacher without prices.
     """
+    permission.require("administer")
     before = JobFolder(jobs_path / job_id)
     spec = before.spec()
     if spec.kind != "reflect":

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from core.errors import JobError, StoreError
 from core.jobs.secrets import refuse_secrets
+from db import permission
 
 FILE_NAME = "models.json"
 _LONGEST_BYTES = 1 << 20
@@ -68,6 +69,7 @@ def remember(home: Path, models: Mapping[str, Any]) -> None:
     Raises:
         StoreError: a setting looks like a secret, or the file cannot be written.
     """
+    permission.require("administer")
     new = {role: dataclasses.asdict(settings) for role, settings in models.items()}
     try:
         refuse_secrets(new, owner="the settings of a model")

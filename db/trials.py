@@ -13,7 +13,7 @@ from core.errors import StoreError
 from core.jobs.folder import JobFolder
 from core.jobs.spec import JobSpec
 from core.trial import TRIAL_ROWS
-from db import to_score
+from db import permission, to_score
 from db.jobs import ScorePlan
 from db.store import Store, frame, registered, utc_now
 
@@ -78,6 +78,7 @@ def write_trial(rows: TrialRows, home: Path, *, plan: ScorePlan) -> JobFolder:
     Raises:
         JobError: it cannot be written.
     """
+    permission.require("administer")
     spec = JobSpec(
         job_id="trial",
         kind="score",

@@ -287,11 +287,19 @@ def _estimate(
     elif (trial is None or trial.measured is None) and ready:
         rows = min(answer_plans.TRIAL_ROWS, test_set.n_items)
         st.button(
-            f"Measure on {rows} questions", icon=":material/speed:", key=f"{KEY}-measure-{test_set.dataset_id}",
-            on_click=_start_trial, args=(service, key, test_set, settings, decoding),
-            help=f"Loads the model in a process of its own and answers {rows} questions, short and long ones, at most "
-            f"{TRIAL_SECONDS / 60:.0f} minutes. Nothing of it is kept.",
-        )  # fmt: skip
+            f"Measure on {rows} questions",
+            icon=":material/speed:",
+            key=f"{KEY}-measure-{test_set.dataset_id}",
+            on_click=_start_trial,
+            args=(service, key, test_set, settings, decoding),
+            **_ui.allowed(
+                "administer",
+                help=(
+                    f"Loads the model in a process of its own and answers {rows} questions, short and long ones, at "
+                    f"most {TRIAL_SECONDS / 60:.0f} minutes. Nothing of it is kept."
+                ),
+            ),
+        )
 
 
 def _watch(trial: Trial) -> None:
@@ -323,9 +331,12 @@ def _submit_bar(
         "Name of the answer set", value=wanted, max_chars=200, key=f"{KEY}-name-{test_set.dataset_id}-{wanted}"
     )
     pressed = sides[1].button(
-        f"Answer {n:,} question{'s' * (n != 1)}", type="primary", icon=":material/play_arrow:",
-        disabled=not ready or not n, key=f"{KEY}-go-{test_set.dataset_id}",
-    )  # fmt: skip
+        f"Answer {n:,} question{'s' * (n != 1)}",
+        type="primary",
+        icon=":material/play_arrow:",
+        key=f"{KEY}-go-{test_set.dataset_id}",
+        **_ui.allowed("administer", disabled=not ready or not n),
+    )
     if not pressed:
         return
     try:

@@ -52,7 +52,11 @@ def of_dataset(service: Service, test_set: TestSet) -> None:
         key=f"answers-dataset-name-{test_set.dataset_id}-{chosen}",
     )  # fmt: skip
     if sides[1].button(
-        "Take its outputs", type="primary", icon=":material/dataset:", key=f"answers-take-{chosen}", disabled=not n
+        "Take its outputs",
+        type="primary",
+        icon=":material/dataset:",
+        key=f"answers-take-{chosen}",
+        **_ui.allowed("administer", disabled=not n),
     ):
         try:
             made = answers.answer_set_of_dataset(
@@ -168,9 +172,12 @@ def _save_bar(service: Service, matching: Matching, chosen: Chosen, test_set: Te
         key=f"answers-file-name-{chosen.token}-{test_set.dataset_id}",
     )  # fmt: skip
     pressed = sides[1].button(
-        f"Save {matching.n_matched:,} answers", type="primary", icon=":material/download_done:",
+        f"Save {matching.n_matched:,} answers",
+        type="primary",
+        icon=":material/download_done:",
         key=f"answers-file-save-{chosen.token}",
-    )  # fmt: skip
+        **_ui.allowed("administer"),
+    )
     if not pressed:
         return
     try:

@@ -244,9 +244,12 @@ def _missing(service: Service, one: Mapping[str, Any]) -> None:
     if status is not None and status.state not in ("done",):
         return  # a job that was interrupted is resumed, on the Jobs page
     pressed = st.button(
-        f"Ask {n:,} again", icon=":material/replay:", key=f"answers-again-{one['answer_set_id']}", type="tertiary",
-        help="Questions without an answer, with the same settings. What is there stays.",
-    )  # fmt: skip
+        f"Ask {n:,} again",
+        icon=":material/replay:",
+        key=f"answers-again-{one['answer_set_id']}",
+        type="tertiary",
+        **_ui.allowed("administer", help="Questions without an answer, with the same settings. What is there stays."),
+    )
     if not pressed:
         return
     try:
@@ -270,7 +273,7 @@ def _remove(service: Service, one: Mapping[str, Any]) -> None:
             st.markdown("A job is filling it. Cancel that on the Jobs page first.")
             return
         st.markdown(f"Remove {_ui.plain(str(one['name']))} with its {one['n_answers']:,} answers?")
-        if st.button("Remove it", key=f"answers-remove-sure-{number}", type="primary"):
+        if st.button("Remove it", key=f"answers-remove-sure-{number}", type="primary", **_ui.allowed("administer")):
             try:
                 answers.remove_answer_set(service.store, number)
             except AssayError as error:

@@ -56,7 +56,9 @@ def _results(service: Service, found: Sequence[Mapping[str, Any]]) -> None:
     with st.expander(f"All metrics ({len(found):,})", icon=":material/table_rows:"):
         st.dataframe([_line(one) for one in found], hide_index=True, key="benchmark-all")
         gone = st.selectbox("Delete the results of", labels, index=None, placeholder="no model", key="benchmark-gone")
-        if gone is not None and st.button("Delete them", icon=":material/delete:", key=f"benchmark-delete-{gone}"):
+        if gone is not None and st.button(
+            "Delete them", icon=":material/delete:", key=f"benchmark-delete-{gone}", **_ui.allowed("administer")
+        ):
             lm_eval.remove_results(service.store, gone)
             st.rerun()
 
@@ -142,9 +144,11 @@ def _form(service: Service) -> None:
     dtype = third.selectbox("Numbers", DTYPES, key="benchmark-dtype")
     if not st.button(
         f"Run {len(tasks['chosen'])} tasks" if len(tasks["chosen"]) != 1 else "Run 1 task",
-        type="primary", icon=":material/play_arrow:", key="benchmark-run",
-        disabled=not tasks["chosen"] or tasks["missing"] is not None or not model,
-    ):  # fmt: skip
+        type="primary",
+        icon=":material/play_arrow:",
+        key="benchmark-run",
+        **_ui.allowed("administer", disabled=not tasks["chosen"] or tasks["missing"] is not None or not model),
+    ):
         return
     try:
         folder = lm_eval.submit_lm_eval(

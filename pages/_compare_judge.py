@@ -82,7 +82,9 @@ def _new(service: Service) -> None:
         usual = f"{' against '.join(both)} on {test_set}"
         left, right = st.columns([5, 1], vertical_alignment="bottom")
         name = left.text_input("Name", value=usual, key=f"compare-new-name-{first}-{second}", max_chars=200)
-        pressed = right.button("Set up", type="primary", icon=":material/add:", key="compare-new-go")
+        pressed = right.button(
+            "Set up", type="primary", icon=":material/add:", key="compare-new-go", **_ui.allowed("administer")
+        )
         st.caption("Win and lose are said of the first. Nothing is asked yet: the judge is chosen next, with its cost.")
         _overlap(found[first], found[second])
     if pressed:
@@ -215,8 +217,8 @@ def _submit(
         "Ask for the missing verdicts" if again else "Start judging",
         type="primary",
         icon=":material/gavel:",
-        disabled=missing is not None or not plan.n_items,
         key=f"judge-go-{comparison['comparison_id']}",
+        **_ui.allowed("administer", disabled=missing is not None or not plan.n_items),
     )
     if pressed:
         try:

@@ -157,8 +157,13 @@ def _preview(service: Service, log: JudgeLog, found: Summary) -> None:
         if found.unparsed:
             lack = "entry lacks" if found.unparsed == 1 else "entries lack"
             st.caption(f"{found.unparsed:,} {lack} scores that can be used; kept apart, never as a tie.")
-        pressed = st.button("Import it", type="primary", icon=":material/download_done:", key=f"log-go-{key}",
-                            disabled=not judge.strip())  # fmt: skip
+        pressed = st.button(
+            "Import it",
+            type="primary",
+            icon=":material/download_done:",
+            key=f"log-go-{key}",
+            **_ui.allowed("administer", disabled=not judge.strip()),
+        )
         if not judge.strip():
             st.caption("Say who judged first.")
     if pressed:

@@ -67,8 +67,15 @@ def _head(service: Service, comparison: Mapping[str, Any]) -> None:
         _ask_button("Ask a judge", number, key="head")
         with st.popover("Remove", icon=":material/delete:", type="tertiary", key=f"compare-removing-{number}"):
             st.markdown("Remove this comparison with all its verdicts, people's too? The answers stay.")
-            st.button("Yes, remove it", type="primary", icon=":material/delete:", key=f"compare-remove-{number}",
-                      on_click=_remove, args=(service, int(number)))  # fmt: skip
+            st.button(
+                "Yes, remove it",
+                type="primary",
+                icon=":material/delete:",
+                key=f"compare-remove-{number}",
+                on_click=_remove,
+                args=(service, int(number)),
+                **_ui.allowed("administer"),
+            )
     lacking = comparison["n_without_answer"]
     st.caption(
         f"{_ui.plain(_compare_view.name_of(comparison, 'first'))} \\(first\\) against "

@@ -110,7 +110,9 @@ def _one(service: Service, dataset: Mapping[str, Any]) -> None:
 def _rename(service: Service, dataset_id: int, name: str) -> None:
     with st.form(f"rename-{dataset_id}", border=False):
         wanted = st.text_input("New name", value=name, max_chars=200, key=f"rename-name-{dataset_id}")
-        pressed = st.form_submit_button("Rename", type="primary", key=f"rename-press-{dataset_id}")
+        pressed = st.form_submit_button(
+            "Rename", type="primary", key=f"rename-press-{dataset_id}", **_ui.allowed("administer")
+        )
     if not pressed or wanted.strip() == name:
         return
     try:
@@ -129,7 +131,13 @@ def _remove(service: Service, dataset: Mapping[str, Any]) -> None:
     if dataset["n_pairs"]:
         lost += f" It has {dataset['n_pairs']:,} pairs to review, {dataset['n_decided']:,} of them decided."
     st.markdown(f"{lost} Texts, scores, pairs and decisions stay in the store.")
-    if st.button("Yes, remove it", key=f"remove-{dataset_id}", type="primary", icon=":material/delete:"):
+    if st.button(
+        "Yes, remove it",
+        key=f"remove-{dataset_id}",
+        type="primary",
+        icon=":material/delete:",
+        **_ui.allowed("administer"),
+    ):
         try:
             commands.remove_dataset(service.store, dataset_id)
         except AssayError as error:

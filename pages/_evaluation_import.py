@@ -144,7 +144,11 @@ def _import_bar(service: Service, chosen: Chosen, source: Source, mapping: Shape
         help="The same output twice would count twice in the evaluation loss.",
     )  # fmt: skip
     pressed = sides[3].button(
-        "Import the set", type="primary", icon=":material/download_done:", key=f"evaluation-go-{chosen.token}"
+        "Import the set",
+        type="primary",
+        icon=":material/download_done:",
+        key=f"evaluation-go-{chosen.token}",
+        **_ui.allowed("administer"),
     )
     if pressed:
         choice = ImportChoice(
@@ -230,7 +234,12 @@ def mark_existing(service: Service) -> None:
     dataset_id = sides[0].selectbox(
         "Dataset", list(names), format_func=names.__getitem__, key=f"evaluation-mark-{len(names)}"
     )
-    if sides[1].button("Mark as evaluation set", icon=":material/flag:", key=f"evaluation-mark-go-{dataset_id}"):
+    if sides[1].button(
+        "Mark as evaluation set",
+        icon=":material/flag:",
+        key=f"evaluation-mark-go-{dataset_id}",
+        **_ui.allowed("administer"),
+    ):
         try:
             evaluation.mark(service.store, dataset_id, by=_ui.reviewer() or None)
         except AssayError as error:

@@ -231,10 +231,14 @@ def _without(
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Training rows concerned: {listed}", width="stretch")
         pressed = st.button(
-            "Make datasets without them", icon=":material/filter_alt_off:",
+            "Make datasets without them",
+            icon=":material/filter_alt_off:",
             key=f"overlap-without-{_rows.identity(tuple(concerned))}",
-            help="The datasets stay as they are; for each a new one is made that lacks the exact and near rows.",
-        )  # fmt: skip
+            **_ui.allowed(
+                "administer",
+                help="The datasets stay as they are; for each a new one is made that lacks the exact and near rows.",
+            ),
+        )
     if not pressed:
         return
     for dataset_id, example_ids in concerned.items():

@@ -44,7 +44,9 @@ def _offer_copy(service: Service, chosen: Mapping[str, Any]) -> None:
             "Name of the copy", value=imports.free_name(service.store, str(chosen["name"])), max_chars=200,
             key=f"evaluation-copy-name-{dataset_id}",
         )  # fmt: skip
-        pressed = sides[1].form_submit_button("Copy the set", key=f"evaluation-copy-press-{dataset_id}")
+        pressed = sides[1].form_submit_button(
+            "Copy the set", key=f"evaluation-copy-press-{dataset_id}", **_ui.allowed("administer")
+        )
     if not pressed:
         return
     try:
@@ -92,9 +94,12 @@ def _new_job(service: Service, dataset_id: int) -> None:
     if missing:
         st.caption(f":material/info: {_ui.plain(missing)}")
     if st.button(
-        f"Have {plan.estimate.calls:,} references written", type="primary", icon=":material/play_arrow:",
-        disabled=missing is not None, key=f"references-go-{dataset_id}",
-    ):  # fmt: skip
+        f"Have {plan.estimate.calls:,} references written",
+        type="primary",
+        icon=":material/play_arrow:",
+        key=f"references-go-{dataset_id}",
+        **_ui.allowed("administer", disabled=missing is not None),
+    ):
         folder = references.submit(
             service.store, service.settings.jobs_path, dataset_id=dataset_id, options=options,
             only_without=only_without, limit=int(limit) or None, created_by=_ui.reviewer() or None,

@@ -372,9 +372,12 @@ def _start(
         name = st.text_input("Name of the experiment", value=_free_name(service), max_chars=150, key=f"{PAGE}-name")
     with right:
         pressed = st.button(
-            "Start the experiment", type="primary", icon=":material/play_arrow:", key=f"{PAGE}-start",
-            disabled=not ready,
-        )  # fmt: skip
+            "Start the experiment",
+            type="primary",
+            icon=":material/play_arrow:",
+            key=f"{PAGE}-start",
+            **_ui.allowed("administer", disabled=not ready),
+        )
     if not pressed:
         return
     try:

@@ -184,22 +184,36 @@ def _buttons(service: Service, found: Experiment, states: list[StepState], now: 
     with st.container(horizontal=True, vertical_alignment="center", key=f"experiment-buttons-{experiment_id}"):
         if now in ("failed", "stopped", "held") or (found.held and now == "running"):
             st.button(
-                "Resume", icon=":material/play_circle:", type="primary", key=f"experiment-resume-{experiment_id}",
-                help="Stopped jobs go on where they were; a step that could not begin is tried again.",
-                on_click=_act, args=(service, experiment_id, "resume"),
-            )  # fmt: skip
+                "Resume",
+                icon=":material/play_circle:",
+                type="primary",
+                key=f"experiment-resume-{experiment_id}",
+                on_click=_act,
+                args=(service, experiment_id, "resume"),
+                **_ui.allowed(
+                    "administer", help="Stopped jobs go on where they were; a step that could not begin is tried again."
+                ),
+            )
         if now == "running" and not found.held:
             st.button(
-                "Stop after this step", icon=":material/pause_circle:", key=f"experiment-hold-{experiment_id}",
-                help="What is at work ends; nothing further begins until it is resumed.",
-                on_click=_act, args=(service, experiment_id, "hold"),
-            )  # fmt: skip
+                "Stop after this step",
+                icon=":material/pause_circle:",
+                key=f"experiment-hold-{experiment_id}",
+                on_click=_act,
+                args=(service, experiment_id, "hold"),
+                **_ui.allowed("administer", help="What is at work ends; nothing further begins until it is resumed."),
+            )
         if active:
             st.button(
-                "Cancel", icon=":material/stop_circle:", key=f"experiment-cancel-{experiment_id}",
-                help="Its jobs are stopped now. What is done is kept, and it can be resumed.",
-                on_click=_act, args=(service, experiment_id, "cancel", active),
-            )  # fmt: skip
+                "Cancel",
+                icon=":material/stop_circle:",
+                key=f"experiment-cancel-{experiment_id}",
+                on_click=_act,
+                args=(service, experiment_id, "cancel", active),
+                **_ui.allowed(
+                    "administer", help="Its jobs are stopped now. What is done is kept, and it can be resumed."
+                ),
+            )
         with st.popover("Delete", icon=":material/delete:", type="tertiary", disabled=bool(active)):
             _delete(service, found)
 
@@ -210,7 +224,11 @@ def _delete(service: Service, found: Experiment) -> None:
         "own pages."
     )
     pressed = st.button(
-        "Yes, delete it", icon=":material/delete:", type="primary", key=f"experiment-delete-{found.experiment_id}"
+        "Yes, delete it",
+        icon=":material/delete:",
+        type="primary",
+        key=f"experiment-delete-{found.experiment_id}",
+        **_ui.allowed("administer"),
     )
     if not pressed:
         return

@@ -195,7 +195,9 @@ def keep(chosen: Chosen, result: FitResult) -> None:
 def _save(chosen: Chosen, result: FitResult, *, key: str) -> None:
     with st.form(f"save-fit-{key}", border=False):
         name = st.text_input("Name of the fit", max_chars=120)
-        pressed = st.form_submit_button("Save", type="primary", icon=":material/bookmark_add:")
+        pressed = st.form_submit_button(
+            "Save", type="primary", icon=":material/bookmark_add:", **_ui.allowed("administer")
+        )
     if not pressed:
         return
     try:
@@ -224,7 +226,9 @@ def make_rule(
     with st.form(f"make-rule-{key}", border=False):
         name = st.text_input("Name of the rule", max_chars=120)
         note = st.text_input("Note", max_chars=500)
-        pressed = st.form_submit_button("Make the rule", type="primary", icon=":material/rule:")
+        pressed = st.form_submit_button(
+            "Make the rule", type="primary", icon=":material/rule:", **_ui.allowed("administer")
+        )
     if not pressed:
         return
     try:

@@ -159,9 +159,13 @@ def _one(service: Service, row: Saved, *, alone: bool) -> None:
             with st.popover("Remove", icon=":material/delete:"):
                 st.markdown("Remove this fit? Rules made of it stay.")
                 st.button(
-                    "Remove the fit", key=f"remove-fit-{fit_id}", type="primary", on_click=_remove,
+                    "Remove the fit",
+                    key=f"remove-fit-{fit_id}",
+                    type="primary",
+                    on_click=_remove,
                     args=(service, fit_id),
-                )  # fmt: skip
+                    **_ui.allowed("administer"),
+                )
         if alone:
             _fit_result.show_numbers(row["result"], {})
             if row["result"].left_out:

@@ -123,11 +123,10 @@ def _button(
         label,
         key=f"job-{action}-{job_id}",
         icon=f":material/{icon}:",
-        disabled=not enabled,
-        help=help_text,
         on_click=_act,
         args=(service, job_id, action),
         **options,
+        **_ui.allowed("administer", disabled=not enabled, help=help_text),
     )
 
 
@@ -313,9 +312,9 @@ def _rows_concerned(service: Service, record: Mapping[str, Any], reason: str | N
                 "Retry the rows of this reason",
                 key=f"job-retry-{job_id}-{_rows.identity(reason)}",
                 icon=":material/replay:",
-                disabled=not ended,
                 on_click=_act,
                 args=(service, job_id, "retry", reason),
+                **_ui.allowed("administer", disabled=not ended),
             )
     dataset = f"&datasets={record['dataset_id']}" if record["dataset_id"] is not None else ""
     st.dataframe(

@@ -8,6 +8,7 @@ import streamlit as st
 
 from core.errors import AssayError
 from core.reflection_prompt import MOST_CHARACTERS, TEXTS, ReflectionPrompt, json_task_of, name_of, save_copy
+from db import permission
 from db.service import Service
 from pages import _prompts_read, _ui
 
@@ -54,8 +55,8 @@ def show(service: Service, prompt: ReflectionPrompt) -> None:
         f"Save as a new version of {_ui.plain(name or '…')}",
         type="primary",
         icon=":material/save:",
-        disabled=bool(problems) or not changed,
         key=f"{key}-save",
+        **_ui.allowed("administer", disabled=bool(problems) or not changed),
     ):
         _save(service, edited, name=name)
 
@@ -73,6 +74,7 @@ def _area(prompt: ReflectionPrompt, part: str, *, key: str) -> str:
 
 def _save(service: Service, edited: ReflectionPrompt, *, name: str) -> None:
     try:
+        permission.require("administer")
         saved = save_copy(service.settings.prompts_path, edited, name=name)
     except AssayError as error:
         st.error(_ui.plain(str(error)))

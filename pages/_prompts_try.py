@@ -16,8 +16,8 @@ from core.reflection_prompt import DEFAULT, INSTRUCTION, ReflectionPrompt
 from core.teacher import TeacherSettings
 from core.teacher_costs import Estimate, estimate
 from core.teachers import AnyTeacher, open_teacher
+from db import permission, queries
 from db import prompts as prompt_uses
-from db import queries
 from db.service import Service
 from pages import _reflect_rows, _teacher, _ui
 
@@ -106,9 +106,10 @@ def _start(
         f"Ask {n} questions",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not rows or missing is not None or running,
         key="try-start",
+        **_ui.allowed("administer", disabled=not rows or missing is not None or running),
     ):
+        permission.require("administer")
         settings = for_trial(teacher) if isinstance(teacher, TeacherSettings) else teacher
         trial = PromptTrial(partial(open_teacher, settings), prompts=prompts, rows=rows)
         trial.start()

@@ -227,8 +227,8 @@ def _run(service: Service, rows: Rows, ids: list[int], *, options: ReflectOption
         f"Reflect on {len(ids):,} rows",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not ids or not ready,
         key=f"reflect-run-{rows.dataset_id}",
+        **_ui.allowed("administer", disabled=not ids or not ready),
     )
     if not pressed:
         return

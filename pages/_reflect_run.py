@@ -143,9 +143,13 @@ def _afterwards(service: Service, status: JobStatus, options: ReflectOptions | N
     if status.state in ("failed", "cancelled", "interrupted") and rest > 0:
         _go_on(service, status, options, rest=rest)
     if any(reason["transient"] for reason in reasons) and st.button(
-        "Retry the failed rows", icon=":material/replay:", key=f"retry-{status.job_id}",
-        help="Answers that could be read are taken along: only what failed is asked and paid again.",
-    ):  # fmt: skip
+        "Retry the failed rows",
+        icon=":material/replay:",
+        key=f"retry-{status.job_id}",
+        **_ui.allowed(
+            "administer", help="Answers that could be read are taken along: only what failed is asked and paid again."
+        ),
+    ):
         try:
             folder = jobs.submit_retry(
                 service.store, service.settings.jobs_path, job_id=status.job_id, created_by=_ui.reviewer() or None
@@ -169,8 +173,13 @@ def _go_on(service: Service, status: JobStatus, options: ReflectOptions | None, 
         with st.container(horizontal=True, vertical_alignment="bottom"):
             # A job that ended by itself would end so again: its budget is spent, or its teacher is wrong.
             alike = status.state == "failed" and not n_out
-            if st.button("Resume the run", type="secondary" if alike else "primary", icon=":material/play_circle:",
-                         key=f"reflect-resume-{status.job_id}"):  # fmt: skip
+            if st.button(
+                "Resume the run",
+                type="secondary" if alike else "primary",
+                icon=":material/play_circle:",
+                key=f"reflect-resume-{status.job_id}",
+                **_ui.allowed("administer"),
+            ):
                 _resume(service, status.job_id)
             if not n_out:
                 _rest_as_a_run(service, status, budget, usual="primary" if alike else "secondary")
@@ -204,6 +213,7 @@ def _rest_as_a_run(
         type=usual,
         icon=":material/play_arrow:",
         key=f"reflect-rest-{status.job_id}",
+        **_ui.allowed("administer"),
     )
     if budget is not None:
         more = st.number_input(

@@ -81,9 +81,13 @@ def _one(service: Service, row: Mapping[str, Any]) -> None:
                 with st.popover("Remove", icon=":material/delete:"):
                     st.markdown("Remove this rule? Selections made by it keep its formula.")
                     st.button(
-                        "Remove the rule", key=f"remove-rule-{rule_id}", type="primary", on_click=fits.remove_rule,
+                        "Remove the rule",
+                        key=f"remove-rule-{rule_id}",
+                        type="primary",
+                        on_click=fits.remove_rule,
                         args=(service.store, row["rule_id"]),
-                    )  # fmt: skip
+                        **_ui.allowed("administer"),
+                    )
         st.code(rule.formula(), language=None, wrap_lines=True)
         if rule.source:
             st.caption(_ui.plain(rule.source))
@@ -147,9 +151,13 @@ def _typed(service: Service) -> None:
     name = st.text_input("Name of the rule", key=NAME, max_chars=120)
     st.text_input("Note", key=NOTE, max_chars=500)
     st.button(
-        "Save the rule", type="primary", icon=":material/bookmark_add:", disabled=rule is None or not name.strip(),
-        on_click=_save, args=(service,),
-    )  # fmt: skip
+        "Save the rule",
+        type="primary",
+        icon=":material/bookmark_add:",
+        on_click=_save,
+        args=(service,),
+        **_ui.allowed("administer", disabled=rule is None or not name.strip()),
+    )
     said = st.session_state.pop(SAID, None)
     if said is not None:
         good, words = said

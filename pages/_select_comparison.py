@@ -56,9 +56,12 @@ def form(chosen: Chosen) -> None:
     with right:
         _overlap(chosen, evaluation_id)
     if st.button(
-        f"Start {n_runs} runs", type="primary", icon=":material/play_arrow:", key="select-start-comparison",
-        disabled=not size.n or size.n >= len(pool),
-    ):  # fmt: skip
+        f"Start {n_runs} runs",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="select-start-comparison",
+        **_ui.allowed("administer", disabled=not size.n or size.n >= len(pool)),
+    ):
         _start(
             chosen, settings, pool, name=name, evaluation_id=evaluation_id, n_random=n_random, n_selected=n_selected,
             seed=seed,

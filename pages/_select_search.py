@@ -75,7 +75,7 @@ def _form(service: Service, view: SelectView) -> None:
         type="primary",
         icon=":material/play_arrow:",
         key=f"{_PAGE}-start",
-        disabled=asked["highest"] <= asked["lowest"],
+        **_ui.allowed("administer", disabled=asked["highest"] <= asked["lowest"]),
     ):
         _start(service, view, settings, asked)
 
@@ -302,15 +302,24 @@ def _buttons(service: Service, study_id: int, status: JobStatus | None) -> None:
         return
     if not status.ended and status.state != "cancelling":
         st.button(
-            "Stop", icon=":material/stop_circle:", key=f"{_PAGE}-stop-{study_id}", on_click=_act,
-            args=(service, "cancel", status.job_id), help="Finished trials are kept; the search can be resumed.",
-        )  # fmt: skip
+            "Stop",
+            icon=":material/stop_circle:",
+            key=f"{_PAGE}-stop-{study_id}",
+            on_click=_act,
+            args=(service, "cancel", status.job_id),
+            **_ui.allowed("administer", help="Finished trials are kept; the search can be resumed."),
+        )
     elif status.state in RESUMABLE:
         st.button(
-            "Resume", icon=":material/resume:", key=f"{_PAGE}-resume-{study_id}", on_click=_act,
+            "Resume",
+            icon=":material/resume:",
+            key=f"{_PAGE}-resume-{study_id}",
+            on_click=_act,
             args=(service, "resume", status.job_id),
-            help="It goes on with the trial that it was at, exactly as if it had never stopped.",
-        )  # fmt: skip
+            **_ui.allowed(
+                "administer", help="It goes on with the trial that it was at, exactly as if it had never stopped."
+            ),
+        )
 
 
 def _act(service: Service, action: str, job_id: str) -> None:

@@ -382,7 +382,9 @@ def _save(chosen: Chosen, size: Size) -> None:
     with st.form(f"select-save-{chosen.dataset_id}", border=False):
         name = st.text_input("Name of the new dataset", value=f"{chosen.dataset}: best {size.n:,}"[:200], max_chars=200)
         st.caption("The rule, its scorers, the constraints and the size are kept with it. No text is copied.")
-        saved = st.form_submit_button("Save", type="primary", icon=":material/library_add:")
+        saved = st.form_submit_button(
+            "Save", type="primary", icon=":material/library_add:", **_ui.allowed("administer")
+        )
     if not saved:
         return
     ids, details = details_of(chosen, size)

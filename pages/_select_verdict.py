@@ -154,7 +154,10 @@ def _left(service: Service, study: Mapping[str, Any], n_left: int, n_runs: int) 
             width="stretch",
         )
         pressed = st.button(
-            "Run what is left", icon=":material/play_arrow:", key=f"comparison-again-{study['study_id']}"
+            "Run what is left",
+            icon=":material/play_arrow:",
+            key=f"comparison-again-{study['study_id']}",
+            **_ui.allowed("administer"),
         )
     if pressed:
         try:

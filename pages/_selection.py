@@ -114,7 +114,9 @@ def _bar(
 def _save(view: View, ids: Callable[[], list[int]], *, key: str, details: Mapping[str, Any]) -> None:
     with st.form(f"save-{key}", border=False):
         name = st.text_input("Name of the new dataset", max_chars=200)
-        saved = st.form_submit_button("Save", type="primary", icon=":material/library_add:")
+        saved = st.form_submit_button(
+            "Save", type="primary", icon=":material/library_add:", **_ui.allowed("administer")
+        )
     if not saved:
         return
     try:

@@ -79,26 +79,43 @@ def buttons(service: Service, seen: Seen) -> None:
     search = seen.study["kind"] == "search"
     with st.container(horizontal=True, vertical_alignment="center", key=f"study-buttons-{study_id}"):
         st.button(
-            "Stop", icon=":material/stop_circle:", key=f"study-stop-{study_id}", disabled=not active,
-            help="Ends the run at work. Finished runs are kept, and the study can be resumed.",
-            on_click=_act, args=(service, study_id, "stop", active),
-        )  # fmt: skip
+            "Stop",
+            icon=":material/stop_circle:",
+            key=f"study-stop-{study_id}",
+            on_click=_act,
+            args=(service, study_id, "stop", active),
+            **_ui.allowed(
+                "administer",
+                disabled=not active,
+                help="Ends the run at work. Finished runs are kept, and the study can be resumed.",
+            ),
+        )
         st.button(
-            "Resume", icon=":material/play_circle:", key=f"study-resume-{study_id}",
-            disabled=not stopped or not left,
-            help="Goes on where the study was stopped: finished runs are skipped, a run goes on from its checkpoint.",
-            on_click=_act, args=(service, study_id, "resume", stopped),
-        )  # fmt: skip
+            "Resume",
+            icon=":material/play_circle:",
+            key=f"study-resume-{study_id}",
+            on_click=_act,
+            args=(service, study_id, "resume", stopped),
+            **_ui.allowed(
+                "administer",
+                disabled=not stopped or not left,
+                help="Goes on where the study was stopped: finished runs are skipped, one under way goes on from its "
+                "checkpoint.",
+            ),
+        )
         if not search:
             n = len(left)
             st.button(
                 f"Run the {n:,} that {'are' if n != 1 else 'is'} not done" if left else "Run again",
                 icon=":material/replay:",
                 key=f"study-again-{study_id}",
-                disabled=not left or seen.at_work,
-                help="A new job over runs that have not been done, diverged or failed. The latest result counts.",
                 on_click=_act,
                 args=(service, study_id, "again"),
+                **_ui.allowed(
+                    "administer",
+                    disabled=not left or seen.at_work,
+                    help="A new job over runs that have not been done, diverged or failed. The latest result counts.",
+                ),
             )
         with st.popover("Delete", icon=":material/delete:", type="tertiary", disabled=seen.at_work):
             _delete(service, seen)
@@ -121,7 +138,13 @@ def _delete(service: Service, seen: Seen) -> None:
         f"Delete **{_ui.plain(str(seen.study['name']))}** with its {len(seen.runs):,} runs, their results and the "
         f"{n_datasets:,} datasets that were made for them? Texts, scores, fits and jobs stay."
     )
-    if st.button("Yes, delete it", icon=":material/delete:", type="primary", key=f"study-delete-{seen.study_id}"):
+    if st.button(
+        "Yes, delete it",
+        icon=":material/delete:",
+        type="primary",
+        key=f"study-delete-{seen.study_id}",
+        **_ui.allowed("administer"),
+    ):
         try:
             studies.remove_study(service.store, seen.study_id)
         except AssayError as error:

@@ -375,7 +375,13 @@ def _start_bar(
     with right:
         n = len(plan.runs)
         words = "Start the finetune" if n == 1 else f"Start the study: {n:,} finetunes"
-        pressed = st.button(words, type="primary", icon=":material/play_arrow:", key=f"study-plan-start-{key}")
+        pressed = st.button(
+            words,
+            type="primary",
+            icon=":material/play_arrow:",
+            key=f"study-plan-start-{key}",
+            **_ui.allowed("administer"),
+        )
     if not pressed:
         return
     details = {**design.to_json(), "without_overlap": without_overlap}

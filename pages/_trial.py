@@ -123,9 +123,9 @@ def _offer(service: Service, key: str, dataset_id: int, plan: ScorePlan) -> None
         f"Measure on {n} rows",
         icon=":material/speed:",
         key=f"score-measure-{dataset_id}",
-        help=help_text,
         on_click=_start,
         args=(service, key, dataset_id, plan),
+        **_ui.allowed("administer", help=help_text),
     )
 
 

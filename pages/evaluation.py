@@ -118,7 +118,7 @@ def _warnings(chosen: Mapping[str, Any]) -> None:
 def _unmark(service: Service, chosen: Mapping[str, Any]) -> None:
     dataset_id = int(chosen["dataset_id"])
     st.markdown(f"Take the mark from **{_ui.plain(chosen['name'])}**? The dataset itself stays.")
-    if st.button("Yes, unmark it", type="primary", key=f"evaluation-unmark-{dataset_id}"):
+    if st.button("Yes, unmark it", type="primary", key=f"evaluation-unmark-{dataset_id}", **_ui.allowed("administer")):
         try:
             evaluation.unmark(service.store, dataset_id)
         except AssayError as error:

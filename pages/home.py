@@ -43,7 +43,13 @@ def _welcome(service: Service) -> None:
             "recorded answers of a teacher. In under two minutes there are pairs to review. "
             "No key, no GPU and no download is needed."
         )
-        if st.button("Open the sample workspace", type="primary", icon=":material/science:", key="open-sample"):
+        if st.button(
+            "Open the sample workspace",
+            type="primary",
+            icon=":material/science:",
+            key="open-sample",
+            **_ui.allowed("administer"),
+        ):
             _open_sample(service)
     with right, st.container(border=True):
         st.subheader("Bring your own rows", anchor=False)
@@ -231,7 +237,11 @@ def _overview(service: Service, datasets: list[dict[str, Any]]) -> None:
         _next_step(service, datasets, active)
         st.page_link("load.py", label="Load or manage datasets", icon=":material/upload_file:")
         if sample.sample_dataset(service.store) is None and st.button(
-            "Open the sample workspace", icon=":material/science:", key="open-sample", type="tertiary"
+            "Open the sample workspace",
+            icon=":material/science:",
+            key="open-sample",
+            type="tertiary",
+            **_ui.allowed("administer"),
         ):
             _open_sample(service)
 

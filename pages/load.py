@@ -66,7 +66,13 @@ def _import_bar(service: Service, chosen: Chosen, source: Source, mapping: RowMa
         persist_state="session",
         help="Only the first of rows with the very same texts is kept.",
     )
-    pressed = sides[3].button("Import", type="primary", icon=":material/download_done:", key=f"load-go-{chosen.token}")
+    pressed = sides[3].button(
+        "Import",
+        type="primary",
+        icon=":material/download_done:",
+        key=f"load-go-{chosen.token}",
+        **_ui.allowed("administer"),
+    )
     if pressed:
         _start(service, chosen, source, mapping, name=str(name), skip=skip, drop=drop)
     failed: ImportTask | None = st.session_state.get(TASK)

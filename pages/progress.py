@@ -68,7 +68,9 @@ def live() -> None:
     store = _ui.current_service().store
     progress = review.progress(store)
     decided = review.proposal_agreement(store)
-    rows = review.team_progress(store)
+    found = review.team_progress(store)
+    called = _ui.people_names(store, (row["reviewer"] for row in found))
+    rows = [{**row, "reviewer": called[row["reviewer"]]} for row in found]
     totals(progress, charts.agreement(decided))
     if not rows:
         _ui.empty(

@@ -122,7 +122,7 @@ def _plan_and_run(
             type="primary",
             icon=":material/play_arrow:",
             key=f"score-run-{dataset_id}",
-            disabled=in_work,
+            **_ui.allowed("administer", disabled=in_work),
         ):
             _submit(service, dataset_id, plan, name)
         if in_work:
