@@ -270,7 +270,7 @@ def tally_words(one: Tally) -> str:
     """ "4 of 5 agree" in numbers: the share of pairs of voters with one verdict."""
     if one.agreement is None:
         return f"{count(one.n, 'vote')}: agreement needs two or more."
-    kappa = "" if one.kappa is None else f", κ = {signed(one.kappa)}"
+    kappa = "" if one.kappa is None else f", free-marginal κ = {signed(one.kappa)}"
     return f"{count(one.n, 'vote')}; {percent(one.agreement, 1)} of pairs of voters agree{kappa}."
 
 

@@ -243,7 +243,10 @@ def propose(choose: Held, measure: Held, *, target_error: float) -> Proposal:
     "Within": the one-sided exact upper bound at ``CHOICE_CONFIDENCE`` is at most the target, which asks for a number
     of decisions without being told one (27 without an error for 5 %). Nothing is chosen where the model does not rank
     ``choose`` better than chance (Mann–Whitney, p < 0.01). The measured error has no part in the choice, so its
-    interval is an honest one for this threshold; over many targets that one looks at, the luckiest flatters.
+    interval is an honest one for this threshold; over many targets that one looks at, the luckiest flatters. So does
+    ``ok``, which leaves out the proposals that came out high: in simulations with 100 to 300 decisions to measure on,
+    the measured error had no bias over all proposals and was 1.5 to 3 points too low over the ok ones, while the
+    interval held the true error in 98 % of both. Read its upper end.
     """
     none = share(0, 0)
     skill = chance_of_no_skill(choose)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Indel
 
 _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
+_WORDS = re.compile(r"\w+")
 
 SHORT_EQUAL_CHARACTERS = 3
 """An equal run between two changes with no more visible characters than this is drawn as part of the change."""
@@ -99,7 +100,7 @@ def _merged(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _words(text: str) -> int:
-    return sum(len(token) for token in tokens(text) if token[0].isalnum() or token[0] == "_")
+    return sum(map(len, _WORDS.findall(text)))
 
 
 def _kept(runs: Sequence[_Run]) -> float:

@@ -68,7 +68,7 @@ class Entry:
 class Applied:
     """What became of an entry. ``kind``: ok, info (nothing to do) or error (refused for good, nothing stored).
 
-    ``known``: it had been stored before. ``verdict`` is what stands in the row, of an undo what was taken back;
+    ``known``: it had been stored before, alike. ``verdict`` is what stands in the row, of an undo what was taken back;
     ``undone`` is the decision that an undo took back. ``was_decided``: a decision stood on the pair beside this one.
     """
 
@@ -203,6 +203,13 @@ class _Batch:
         if row["reviewer"] != self.reviewer:
             return Applied(entry.press, "error", "This press belongs to somebody else.", entry.pair_id, None)
         pair_id, verdict, undone = row["pair_id"], row["verdict"], row["undoes"]
+        alike = {entry.said, "accept"} if entry.said == "edit" else {entry.said}  # an edit that changed nothing
+        if verdict not in alike or (entry.action != "undo" and pair_id != entry.pair_id):
+            text = (
+                f"This press was stored before, for pair {pair_id}: {VERDICT_WORDS[verdict]}. Nothing further was "
+                "stored; press again if you think otherwise."
+            )
+            return Applied(entry.press, "error", text, entry.pair_id, None)
         if undone is not None:
             taken = self._rows("select verdict from decisions where decision_id = $id", id=undone)
             verdict = taken[0]["verdict"]

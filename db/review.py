@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -155,6 +156,16 @@ def decided_among(store: Store, pair_ids: Sequence[int]) -> set[int]:
     """Those of ``pair_ids`` on which a decision stands."""
     with store.read() as connection:
         return set(standing(connection, decisions.events_of(connection, pair_ids)))
+
+
+def skipped_since(store: Store, moment: datetime) -> list[int]:
+    """Pairs that somebody skipped after ``moment`` (naive UTC) and did not take back."""
+    with store.read() as connection:
+        sql = """select distinct pair_id from decisions where verdict = 'skip' and decided_at >= $moment
+            and decision_id not in (
+                select undoes from decisions where undoes is not null and decided_at >= $moment)"""
+        found: list[int] = frame(connection, sql, {"moment": moment})["pair_id"].to_pylist()
+    return found
 
 
 def press_is_stored(store: Store, press: str) -> bool:

@@ -171,7 +171,8 @@ def _frame(
     for name in ("stage", "method", "proposal"):
         columns[name] = [row[name] for row in rows]
     if any(row["reviewer"] for row in rows):
-        columns["by"] = [row["reviewer"] for row in rows]
+        called = _ui.people_names(view.store, sorted({row["reviewer"] for row in rows if row["reviewer"]}))
+        columns["by"] = [called.get(row["reviewer"]) for row in rows]
         columns["when"] = [row["decided_at"] for row in rows]
         config["when"] = st.column_config.DatetimeColumn("when (UTC)", format="YYYY-MM-DD HH:mm", width="small")
     return pd.DataFrame(columns), config

@@ -18,7 +18,8 @@ from core.errors import AssayError
 from core.example import Example
 from db import drafts
 from pages import _ui
-from pages._review.desk import AGAIN, Desk, LogEntry, Request
+from pages._review.desk import Desk
+from pages._review.request import AGAIN, LogEntry, Request
 from pages._review.seat import Seat
 
 STATE = "review_plain"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,11 @@ def _keeper() -> Callable[..., Any]:
 
 def _keep(name: str, value: str, *, seconds: int, here: bool = False) -> None:
     """Have the browser keep a cookie, for 0 seconds: drop it. ``here``: its value is the address of this page."""
+    mark = hashlib.sha256(value.encode()).hexdigest()[
+        :12
+    ]  # a key must not hold "__", which one token in a hundred does
     with st.container(key=f"assay-keeper-{name}"):
-        _keeper()(key=f"{name}-{value}", data={"name": name, "value": value, "seconds": seconds, "here": here})
+        _keeper()(key=f"{name}-{mark}", data={"name": name, "value": value, "seconds": seconds, "here": here})
 
 
 def _keep_name() -> None:

@@ -146,7 +146,8 @@ def preview(dataset_id: int, choice: ExportChoice, moment: Moment | None) -> Non
     st.subheader(f"The first {len(rows)} rows", anchor=False)
     table = pd.DataFrame(rows)
     table["verdict"] = [VERDICT_WORDS.get(row["verdict"] or "", STATE_WORDS[row["state"]]) for row in rows]
-    table["reviewer"] = table["reviewer"].fillna("")
+    called = _ui.people_names(_ui.current_service().store, sorted({row["reviewer"] for row in rows if row["reviewer"]}))
+    table["reviewer"] = [called.get(row["reviewer"], "") for row in rows]
     st.dataframe(
         table[["instruction", "input", "output", "kept", "verdict", "reviewer"]],
         hide_index=True,

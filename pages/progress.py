@@ -32,16 +32,21 @@ def totals(progress: dict[str, Any], agreement: charts.Agreement) -> None:
     """The numbers on top."""
     pairs, decided = progress["n_pairs"], progress["n_decided"]
     cells = st.columns(5)
-    cells[0].metric("Pairs decided", f"{decided:,} of {pairs:,}", border=True)
-    cells[1].metric("✓ Accepted, edited or mixed", _ui.number(progress["n_accepted"]), border=True)
+    cells[0].metric(
+        "Pairs decided", f"{decided:,}", f"of {_ui.compact(pairs)}", delta_color="off", delta_arrow="off", border=True
+    )
+    cells[1].metric(
+        "✓ Accepted", _ui.number(progress["n_accepted"]), border=True,
+        help="As the teacher wrote it, after an edit, or one of the two texts.",
+    )  # fmt: skip
     cells[2].metric("✗ Rejected", _ui.number(progress["n_rejected"]), border=True)
     cells[3].metric("⚑ Flagged", _ui.number(progress["n_flagged"]), border=True)
     share = "—" if agreement.share is None else f"{agreement.share:.0%}"
     cells[4].metric(
-        "As the student proposed",
+        "As proposed",
         share,
         border=True,
-        help="Accepted where the student proposed the reflected pair, rejected where it did not. "
+        help="As the student proposed: accepted where it chose the reflected pair, rejected where it did not. "
         "Taking one of the two texts counts as neither.",
     )
     st.progress(decided / pairs if pairs else 0.0)

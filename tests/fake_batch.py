@@ -379,12 +379,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--key", default=None, help="the only key it takes")
     given = parser.parse_args(argv)
     every = {int(number): fault for number, _, fault in (item.partition("=") for item in given.every)}
-    teacher = FakeBatch(polls=given.polls, ends=given.end, every=every, key=given.key, port=given.port)
-    print(teacher.base_url, flush=True)
-    try:
-        teacher.serve_forever()
-    except KeyboardInterrupt:
-        return
+    fake_teacher.run(FakeBatch(polls=given.polls, ends=given.end, every=every, key=given.key, port=given.port))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ alone: tagged text, or JSON where a schema was asked for (``schema``).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
@@ -450,11 +451,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         rate=(int(most), float(window or 60)) if most else None,
         port=given.port,
     )
+    run(teacher)
+
+
+def run(teacher: FakeTeacher) -> None:
+    """Print the base URL and serve until interrupted."""
     print(teacher.base_url, flush=True)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         teacher.serve_forever()
-    except KeyboardInterrupt:
-        return
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Source:
 
     ``name``       what the user calls it; it stands in every message
     ``container``  for people: "JSON list", "JSON Lines", "CSV", "TSV", "Parquet", "Hugging Face dataset", …
-    ``columns``    names of the fields: of the header, or those seen in the first rows
+    ``columns``    names of the fields: of the header, or those seen in the first rows; names that are no text left out
     ``notes``      what a user should know before importing, one sentence each
     ``reading``    how far the latest reading has come, for a progress bar
     """
@@ -105,6 +105,15 @@ def _read_head(read: Callable[[], Rows]) -> tuple[RawRow | BadRow, ...]:
     return tuple(head)
 
 
+def _is_text(name: str) -> bool:
+    """JSON can name a field by half a character (a lone surrogate), which no page can show and nobody can choose."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def build_source(
     name: str,
     container: str,
@@ -117,7 +126,7 @@ def build_source(
     """Read the first rows and return the source.
 
     Raises:
-        InputError: there is no row, or none of the first rows can be read.
+        InputError: there is no row, none of the first rows can be read, or no field of them has a name.
     """
     head = _read_head(read)
     if not head:
@@ -129,4 +138,7 @@ def build_source(
         raise InputError(f"{name}: {many} cannot be read. Line {first.line}: {first.reason}")
     if columns is None:
         columns = list(dict.fromkeys(key for _, fields in good for key in fields))
+    columns = [key for key in columns if _is_text(key)]
+    if not columns:
+        raise InputError(f"{name}: no field of the first rows has a name that is text, so none can be chosen.")
     return Source(name, container, tuple(columns), tuple(notes), read, head, reading or Reading())

@@ -9,7 +9,7 @@ class Desk extends TypingDesk {
     super();
     this.root = parent.querySelector(".desk");
     const find = (name) => this.root.querySelector(name);
-    this.zones = { body: find(".body"), message: find(".message"), bar: find(".bar"), notePanel: find(".note-panel"),
+    this.zones = { body: find(".body"), message: find(".message"), aside: find(".refused"), bar: find(".bar"), notePanel: find(".note-panel"),
       note: find(".note"), work: find(".work"), guidelines: find(".guidelines"), aloud: find(".aloud") };
     this.head = new Head(find(".head"));
     this.stage = new Stage(this.root, this.zones.body, { changed: () => this.apply(), after: () => this.afterPaint() });
@@ -91,7 +91,7 @@ class Desk extends TypingDesk {
     this.takeFocus();
     if (this.look.similar) this.similar.show(this.stage.pairId);
     this.announce();
-    if (this.cache.length < LEAST_AHEAD / 2 && !this.end) this.log?.wake(0);
+    if (!this.end && this.need().want) this.log?.wake(0);
   }
 
   // Focus is on the desk, unless the person is in a field somewhere else.
@@ -141,8 +141,12 @@ class Desk extends TypingDesk {
   act(id, at) {
     if (id === "save-edit") { this.saveEdit(at); return; }
     if (id === "leave-edit") { this.toRead(); return; }
-    if (this.mode !== "read" || !this.offered(id)) return;
-    if ((VERDICTS.has(id) || id === "edit" || id === "flag") && !this.stage.seenAt(at)) return;
+    if (this.mode !== "read") return;
+    const seen = !(VERDICTS.has(id) || id === "edit" || id === "flag") || this.stage.seenAt(at);
+    if (!seen || !this.offered(id)) {
+      if (VERDICTS.has(id)) this.stage.note({ at, action: id, pair_id: this.stage.pairId, counted: false });
+      return;
+    }
     if (VERDICTS.has(id)) this.decide(id, null, at);
     else if (id === "edit") this.startEdit(null);
     else if (id === "flag") this.startNote();

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
-from core.errors import AssayError, StoreError
-from core.example import Example
+from core.errors import StoreError
 from db import blind, decisions, drafts, permission, preferences, queries, review
 from db.decisions import Applied, Entry
 from db.permission import Actor
@@ -30,154 +26,16 @@ from db.schema import VERDICTS_DECIDED
 from db.service import Service
 from pages._review import kinds, view
 from pages._review.pace import PACE, Own
+from pages._review.request import LogEntry, Request
 from pages._review.scopes import Line, Scope
 
-MOST_ENTRIES, MOST_WANTED, MOST_HELD, MOST_APPLIED = 50, 60, 200, 100
 MOST_DESKS, IDLE_SECONDS = 400, 4 * 3600.0
-MAX_SECONDS = 24 * 3600.0
-LONGEST_VERDICT = 40
 MOST_REMEMBERED = 3000
+MOST_CHARACTERS = 2_000_000
+"""Of texts in one answer, beyond its first pair."""
 _TEXTS = ("instruction", "input", "output")
-_NAME = re.compile(r"[0-9a-f]{16,64}\Z")
-_ACTIONS = ("decide", "flag", "unflag", "undo", "apply")
-AGAIN = ("skipped", "passed", "reload")
 
 log = logging.getLogger("assay")
-
-
-def _well_formed(typed: str) -> str:
-    """What was typed without lone surrogates, which JSON can carry and no file can hold."""
-    return typed.encode("utf-8", "replace").decode("utf-8")
-
-
-def _texts(sent: Any) -> dict[str, str] | None:
-    if not isinstance(sent, Mapping) or not all(isinstance(sent.get(name), str) for name in _TEXTS):
-        return None
-    return {name: _well_formed(sent[name]) for name in _TEXTS}
-
-
-class _MisshapenError(AssayError):
-    def __init__(self, what: str) -> None:
-        super().__init__(f"The request cannot be read: {what}. Nothing was stored; reload the page.")
-
-
-@dataclass(frozen=True)
-class LogEntry:
-    """One entry of a log as the browser sent it; ``pair_id`` is the pair that was on screen."""
-
-    n: int
-    action: str
-    pair_id: int | None
-    verdict: str = ""
-    note: str = ""
-    seconds: float | None = None
-    edited: Example | None = None
-    seen: int | None = None
-    undoes: int | None = None
-    pair_ids: tuple[int, ...] = ()
-
-    @classmethod
-    def read(cls, sent: Any) -> LogEntry:
-        """Read one entry.
-
-        Raises:
-            AssayError: it is not of its form.
-        """
-        if not isinstance(sent, Mapping) or not _is_id(sent.get("n")) or sent.get("action") not in _ACTIONS:
-            raise _MisshapenError("an entry has no number or no action")
-        edited, seconds, pair_ids = sent.get("edited"), sent.get("seconds"), sent.get("pair_ids") or ()
-        texts = _texts(edited)
-        if edited is not None and texts is None:
-            raise _MisshapenError(f"the edit of entry {sent['n']} is not whole")
-        if any(sent.get(name) is not None and not _is_id(sent[name]) for name in ("pair_id", "seen", "undoes")):
-            raise _MisshapenError(f"entry {sent['n']} names something that is no number")
-        if not isinstance(pair_ids, list | tuple) or len(pair_ids) > MOST_APPLIED or not all(map(_is_id, pair_ids)):
-            raise _MisshapenError(f"the pairs of entry {sent['n']}")
-        return cls(
-            n=sent["n"],
-            action=sent["action"],
-            pair_id=sent.get("pair_id"),
-            verdict=_well_formed(str(sent.get("verdict") or ""))[:LONGEST_VERDICT],
-            note=_well_formed(str(sent.get("note") or ""))[:20_000],
-            seconds=_seconds(seconds),
-            edited=None if texts is None else Example(**texts),
-            seen=sent.get("seen"),
-            undoes=sent.get("undoes"),
-            pair_ids=tuple(pair_ids),
-        )
-
-
-def _seconds(sent: Any) -> float | None:
-    """Python's JSON also reads NaN, which would stay in every mean and median from then on."""
-    if not isinstance(sent, int | float) or (isinstance(sent, float) and math.isnan(sent)):
-        return None
-    return float(min(max(sent, 0), MAX_SECONDS))
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a tab asks at once: entries to store, drafts and preferences to keep, pairs to be given."""
-
-    desk: str
-    log: str
-    scope: Mapping[str, Any]
-    entries: tuple[LogEntry, ...] = ()
-    drafts: Mapping[int, Mapping[str, str] | None] = field(default_factory=dict)
-    preferences: Mapping[str, Any] = field(default_factory=dict)
-    holding: tuple[int, ...] = ()
-    on_screen: int | None = None
-    want: int = 0
-    again: str | None = None
-
-    @classmethod
-    def read(cls, sent: Any) -> Request:
-        """Read a request.
-
-        Raises:
-            AssayError: it is not of its form; nothing of it may be carried out.
-        """
-        if not isinstance(sent, Mapping):
-            raise _MisshapenError("it is no object")
-        names = [sent.get(name) for name in ("desk", "log")]
-        if not all(isinstance(name, str) and _NAME.match(name) for name in names):
-            raise _MisshapenError("desk or log has no name")
-        entries, holding, want = sent.get("entries") or [], sent.get("holding") or [], sent.get("want") or 0
-        if not isinstance(entries, list) or len(entries) > MOST_ENTRIES:
-            raise _MisshapenError(f"more than {MOST_ENTRIES} entries")
-        if not isinstance(holding, list) or len(holding) > MOST_HELD or not all(map(_is_id, holding)):
-            raise _MisshapenError("what it holds")
-        on_screen, again = sent.get("on_screen"), sent.get("again")
-        if not _is_id(want) or (on_screen is not None and not _is_id(on_screen)) or again not in (None, *AGAIN):
-            raise _MisshapenError("what it wants")
-        read = tuple(LogEntry.read(one) for one in entries)
-        if any(after.n <= before.n for before, after in pairwise(read)):
-            raise _MisshapenError("its entries are out of order")
-        scope, preferred = sent.get("scope"), sent.get("preferences") or {}
-        if not isinstance(scope, Mapping) or not isinstance(preferred, Mapping) or len(preferred) > 20:
-            raise _MisshapenError("its scope or preferences")
-        return cls(
-            desk=str(names[0]), log=str(names[1]), scope=scope, entries=read, drafts=_drafts(sent.get("drafts") or []),
-            preferences={str(name): value for name, value in preferred.items()}, holding=tuple(holding),
-            on_screen=on_screen, want=min(want, MOST_WANTED), again=again,
-        )  # fmt: skip
-
-
-def _drafts(sent: Any) -> dict[int, dict[str, str] | None]:
-    found: dict[int, dict[str, str] | None] = {}
-    if not isinstance(sent, list) or len(sent) > MOST_ENTRIES:
-        raise _MisshapenError("its drafts")
-    for one in sent:
-        if not isinstance(one, Mapping) or not _is_id(one.get("pair_id")):
-            raise _MisshapenError("a draft names no pair")
-        texts = _texts(one.get("texts"))
-        if one.get("texts") is not None and texts is None:
-            raise _MisshapenError(f"the draft of pair {one['pair_id']} is not whole")
-        found[one["pair_id"]] = texts
-    return found
 
 
 class Desk:
@@ -191,6 +49,7 @@ class Desk:
         self._decided: set[int] = set()
         self._skipped: dict[int, None] = {}
         self._served: dict[int, None] = {}
+        self._waiting: list[int] = []  # taken from the line, but too much for the answer of then
         self._shown: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._own: Own | None = None
 
@@ -213,12 +72,27 @@ class Desk:
             if request.want == 0 and not holding and request.again is None:
                 return self._answer(results, request, pairs=[], dropped=[], line=self._line, ahead=[])
             line = self._open_line(actor, holding)
-            dropped = line.lost(holding, want=request.want)
-            kept = [pair_id for pair_id in holding if pair_id not in set(dropped)]
-            found = line.more(request.want, holding=holding) if request.want else []
-            self._served |= dict.fromkeys(found)
-            pairs = self.views(found, line)
-            return self._answer(results, request, pairs=pairs, dropped=dropped, line=line, ahead=[*kept, *found])
+            self._waiting = [pair_id for pair_id in self._waiting if pair_id not in holding]
+            lost = set(line.lost([*holding, *self._waiting], want=request.want))
+            self._waiting = [pair_id for pair_id in self._waiting if pair_id not in lost]
+            dropped = [pair_id for pair_id in holding if pair_id in lost]
+            kept = [pair_id for pair_id in holding if pair_id not in lost]
+            pairs = self._more(line, request.want, holding=holding)
+            ahead = [*kept, *(one["pair_id"] for one in pairs)]
+            return self._answer(results, request, pairs=pairs, dropped=dropped, line=line, ahead=ahead)
+
+    def _more(self, line: Line, want: int, *, holding: Sequence[int]) -> list[dict[str, Any]]:
+        """The next pairs, at most ``want``; fewer where their texts are very long: the others come next time."""
+        if not want:
+            return []
+        lacking = want - len(self._waiting)
+        held = [*holding, *self._waiting]
+        found = [*self._waiting, *(line.more(lacking, holding=held) if lacking > 0 else ())]
+        pairs = self.views(found[:want], line, most_characters=MOST_CHARACTERS)
+        last = pairs[-1]["pair_id"] if pairs else None
+        self._waiting = found[found.index(last) + 1 :] if last is not None else []
+        self._served |= dict.fromkeys(one["pair_id"] for one in pairs)
+        return pairs
 
     def _keep(self, request: Request) -> None:
         drafts.save(self.service.store, self.identity, request.drafts)
@@ -237,7 +111,7 @@ class Desk:
     def _start_again(self, actor: Actor, again: str) -> Line:
         passed = [i for i in self._served if i not in self._decided and i not in self._skipped]
         chosen = {"skipped": list(self._skipped), "passed": passed}.get(again, [])
-        self._served, self._decided, self._skipped = {}, set(), {}
+        self._served, self._decided, self._skipped, self._waiting = {}, set(), {}, []
         line = self.scope.only(self.service, chosen) if chosen else None
         if line is not None:
             return line
@@ -314,11 +188,12 @@ class Desk:
             self._skipped.pop(pair_id, None)
         elif one.verdict == "skip":
             self._skipped[pair_id] = None
-        if deciding and not one.known and self._own is not None:
+        own = PACE.own(self.service.store, self.identity)
+        if deciding and not one.known and own is not None:
             if one.undone is not None:
-                self._own.count(-1)
+                own.count(-1)
             else:
-                self._own.count(1, seconds)
+                own.count(1, seconds)
             if not one.was_decided:
                 PACE.decided(self.service, self.scope, 1 if one.undone is None else -1)
 
@@ -344,10 +219,11 @@ class Desk:
         with self.lock:
             line = self._open_line(actor, ())
             holding = [] if first is None else [first]
-            found = [*holding, *line.more(want, holding=holding)]
-            self._served |= dict.fromkeys(found)
+            self._served |= dict.fromkeys(holding)
+            pairs = [*self.views(holding, line), *self._more(line, want, holding=holding)]
+            found = [one["pair_id"] for one in pairs]
             request = Request(desk=self.key, log="", scope=self.scope.named, on_screen=next(iter(found), None))
-            return self._answer([], request, pairs=self.views(found, line), dropped=[], line=line, ahead=found)
+            return self._answer([], request, pairs=pairs, dropped=[], line=line, ahead=found)
 
     def leave(self, actor: Actor) -> None:
         """Nobody sits here any more: what lies on the desk goes back where others may have it."""
@@ -373,8 +249,13 @@ class Desk:
         while len(self._shown) > MOST_REMEMBERED:
             self._shown.popitem(last=False)
 
-    def views(self, pair_ids: Sequence[int], line: Line | None) -> list[dict[str, Any]]:
-        """These pairs as the browser draws them, in order; those that are in no store any more are left out."""
+    def views(
+        self, pair_ids: Sequence[int], line: Line | None, *, most_characters: float = math.inf
+    ) -> list[dict[str, Any]]:
+        """These pairs as the browser draws them, in order; those that are in no store any more are left out.
+
+        It ends with the pair whose texts (``characters``) are the first to go past ``most_characters``.
+        """
         if not pair_ids:
             return []
         store = self.service.store
@@ -382,9 +263,13 @@ class Desk:
         typed = drafts.drafts(store, self.identity, pair_ids)
         now = datetime.now(UTC).replace(tzinfo=None)
         hidden = self._hidden([int(pair["pair_id"]) for pair in found])
-        made = []
+        made: list[dict[str, Any]] = []
+        so_far = 0
         for pair in found:
+            if so_far > most_characters:
+                break
             pair_id = int(pair["pair_id"])
+            so_far += (length := sum(len(pair[f"{side}_{name}"]) for side in "oc" for name in _TEXTS))
             self._remember(pair)
             shown = view.pair_view(
                 blind.without_others(pair, self.identity) if pair_id in hidden else pair,
@@ -400,6 +285,7 @@ class Desk:
                     "draft": typed.get(pair_id),
                     "position": None if line is None else line.place(pair_id),
                     "voices": self.scope.voices(self.service, pair_id),
+                    "characters": length,
                 }
             )
         return made
@@ -438,18 +324,20 @@ class Desk:
             "pairs": pairs,
             "dropped": dropped,
             "head": self._head(line, request.on_screen, len(ahead)),
-            "end": self._end(line, ahead) if line is not None and line.is_over() else None,
+            "end": self._end(line, ahead) if line is not None and not self._waiting and line.is_over() else None,
         }
 
     def _head(self, line: Line | None, on_screen: int | None, holding: int) -> dict[str, Any]:
         if self._own is None:
-            self._own = Own.read(self.service.store, self.identity)
+            self._own = PACE.read_own(self.service.store, self.identity)
         position = line.place(on_screen) if line is not None and on_screen is not None else None
+        # "All is decided" and an older number above it would not go together. Of a campaign that is quickly counted.
+        at_end = line is not None and not holding and self.scope.campaign_id is not None and line.is_over()
         return view.pace_view(
-            {**PACE.counts(self.service, self.scope), **self._own.numbers()},
+            {**PACE.counts(self.service, self.scope, exact=at_end), **self._own.numbers()},
             position=position or 0,
             length=0 if line is None else line.length,
-            left=0 if line is None else line.left(holding),
+            left=0 if line is None else line.left(holding + len(self._waiting)),
         )
 
     def _end(self, line: Line, ahead: Sequence[int]) -> dict[str, Any]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from core.campaign import Campaign
+from core.campaign import MOST_LEASES, Campaign
 from core.errors import NotAllowedError, SettingsError
 from core.filters import PairFilter
 from db import adjudication, campaign_progress, campaigns, decisions, pair_models, review
 from db.decisions import Applied, Entry
 from db.permission import Actor
 from db.service import Service
-from pages._review.scopes import FilterScope, FrozenLine, Line, Scope
+from pages._review.scopes import AHEAD, FilterScope, FrozenLine, Line, Scope
 from pages._review.view import when_said
 
 
@@ -66,6 +66,7 @@ class CampaignScope:
     adjudication: bool = False
     names_hidden: bool = False
     check_seen: bool = False
+    ahead: Mapping[str, int] = field(default_factory=lambda: {"least": MOST_LEASES, "most": MOST_LEASES})
 
     @property
     def named(self) -> dict[str, Any]:
@@ -133,6 +134,7 @@ class ListedScope:
     adjudication: bool = False
     names_hidden: bool = False
     guidelines: str | None = None
+    ahead: Mapping[str, int] = field(default_factory=lambda: AHEAD)
 
     @property
     def named(self) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 // sent again for as long as it takes. The server applies each number once, so sending twice does no harm.
 
 const LOGS = "assay-review-log:";
+const ASIDE = "assay-review-aside:"; // entries that the server could not take, whatever is tried
+const REFUSED = new Set([400, 413, 422]);
 const MOST_UNSENT = 500;
 const MOST_AT_ONCE = 50;
 const ANSWER_MS = 20000;
 const WAITS_MS = [400, 800, 1600, 3000, 5000, 8000];
+const BREATH_MS = 150; // between two requests: what is pressed meanwhile goes along
 const BEAT_MS = 25000; // a lease lasts 90 s
 const KEEPALIVE_BYTES = 60000; // a browser carries 64 KiB past the end of a page
 
@@ -21,7 +24,9 @@ class Log {
     this.drafts = new Map();
     this.preferences = {};
     this.failures = 0;
-    this.trouble = null; // {kind: "connection" | "token" | "role" | "store", text}
+    this.mostAtOnce = MOST_AT_ONCE;
+    this.bare = false; // entries only, after a request was refused: what was wrong with it?
+    this.trouble = null; // {kind: "connection" | "token" | "role" | "store" | "refused", text}
     this.isKept = true;
     this.onOnline = () => this.wake(0);
     this.onHide = () => this.lastWords();
@@ -66,14 +71,23 @@ class Log {
   wake(inMs) {
     if (this.over || this.sending) { this.again = true; return; }
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.send(), inMs);
+    this.timer = setTimeout(() => this.send(), Math.max(inMs, (this.answeredAt ?? -BREATH_MS) + BREATH_MS - performance.now()));
+  }
+
+  // An earlier log of this person goes first, so that the store has decisions in the order in which they were made.
+  get waits() {
+    return !this.left && [...leaving].some((log) => log.entries.length && log.session.reviewer === this.session.reviewer && log.trouble?.kind !== "role");
   }
 
   request() {
-    const need = this.ask?.() ?? { on_screen: null, holding: [], want: 0, again: null };
+    const nothing = { on_screen: null, holding: [], want: 0, again: null };
+    const need = this.ask?.() ?? nothing;
+    const base = { token: this.session.token, desk: this.desk, scope: this.scope, log: this.name };
+    const entries = this.waits ? [] : this.entries.slice(0, this.mostAtOnce);
+    if (this.bare && entries.length) return { ...base, entries, drafts: [], preferences: {}, ...nothing };
     return {
-      token: this.session.token, desk: this.desk, scope: this.scope, log: this.name,
-      entries: this.entries.slice(0, MOST_AT_ONCE),
+      ...base,
+      entries,
       drafts: Array.from(this.drafts, ([pair_id, texts]) => ({ pair_id, texts })),
       preferences: { ...this.preferences },
       ...need,
@@ -94,19 +108,23 @@ class Log {
       });
       const answer = await response.json().catch(() => ({}));
       if (response.ok) this.stored(sent, answer, performance.now() - began);
-      else this.refused(response.status, answer.error);
+      else this.refused(response.status, answer.error, sent);
     } catch {
       // fetch throws a TypeError where there is no connection and a TimeoutError where no answer came.
       this.failed({ kind: "connection", text: "no connection to the server" });
     }
     this.sending = false;
+    this.answeredAt = performance.now();
     this.afterwards();
   }
 
   stored(sent, answer, tookMs) {
     this.failures = 0;
     this.trouble = null;
+    this.bare = false;
+    this.mostAtOnce = Math.min(MOST_AT_ONCE, 2 * this.mostAtOnce);
     this.tookMs = tookMs;
+    for (const log of leaving) if (log.trouble && log !== this) log.wake(0);
     const acked = answer.acked ?? 0;
     while (this.entries.length && this.entries[0].n <= acked) kept.drop(`${this.key}:${this.entries.shift().n}`);
     for (const { pair_id, texts } of sent.drafts) if (this.drafts.get(pair_id) === texts) this.drafts.delete(pair_id);
@@ -117,10 +135,39 @@ class Log {
     this.changed?.();
   }
 
-  refused(status, sentence) {
+  refused(status, sentence, sent) {
+    if (REFUSED.has(status) && this.parted(sent, sentence ?? `the server answered ${status}`)) return;
     if (status === 401) this.failed({ kind: "token", text: sentence ?? "the sign-in of this page has run out" });
     else if (status === 403) this.failed({ kind: "role", text: sentence ?? "your role does not allow it" });
     else this.failed({ kind: "store", text: sentence ?? `the server answered ${status}` });
+  }
+
+  // A request that is refused for good is not sent again as it was: its entries alone, then fewer and fewer of them, until
+  // the one that cannot be taken is found and put aside; the rest goes on.
+  parted(sent, sentence) {
+    if (!this.bare && sent.entries.length) this.bare = true;
+    else if (sent.entries.length > 1) this.mostAtOnce = Math.ceil(sent.entries.length / 2);
+    else if (sent.entries.length) this.setAside(this.entries[0], sentence, sent);
+    else if (sent.drafts.length || Object.keys(sent.preferences).length) { // a draft stays in this browser
+      this.drafts.clear();
+      this.preferences = {};
+    } else {
+      this.failed({ kind: "refused", text: sentence });
+      return true;
+    }
+    this.trouble = null;
+    this.changed?.();
+    return true;
+  }
+
+  setAside(entry, sentence, sent) {
+    const text = `Your ${entry.verdict || entry.action} of pair ${entry.pair_id} cannot be stored: ${sentence} It is kept in this browser.`;
+    kept.set(`${ASIDE}${this.name}:${entry.n}`, { reviewer: this.session.reviewer, scope: this.scope, entry, sentence, at: Date.now() });
+    if (entry.edited) kept.set(draftKey(this.session.reviewer, entry.pair_id), { texts: entry.edited, at: Date.now() / 1000 });
+    this.entries.shift();
+    kept.drop(`${this.key}:${entry.n}`);
+    this.bare = false;
+    this.told?.({ results: [{ n: entry.n, kind: "error", text, pair_id: entry.pair_id, pair: null, aside: true }] }, sent);
   }
 
   failed(trouble) {
@@ -133,7 +180,7 @@ class Log {
     if (this.over) return;
     if (this.trouble) {
       const wait = WAITS_MS[Math.min(this.failures, WAITS_MS.length) - 1];
-      this.wake(this.trouble.kind === "role" ? 30000 : wait);
+      this.wake(["role", "refused"].includes(this.trouble.kind) ? 30000 : wait);
     } else if (this.left && this.idle()) this.end();
     else if (this.again || this.entries.length) this.wake(0);
   }
@@ -177,6 +224,12 @@ function storedEntries(key) {
 // Names of the logs that this person has in this browser, whichever tab they belong to.
 function logsOf(reviewer) {
   return kept.names(LOGS).filter((key) => !key.slice(LOGS.length).includes(":") && kept.get(key)?.reviewer === reviewer);
+}
+
+// What lies aside of this person: [{name, scope, entry, sentence, at}], the oldest first.
+function asideOf(reviewer) {
+  const found = kept.names(ASIDE).map((name) => ({ name, ...kept.get(name) })).filter((one) => one.reviewer === reviewer && one.entry);
+  return found.sort((one, other) => one.at - other.at);
 }
 
 // Pairs that wait in such a log with a decision: whatever the server still says of them, they are decided.

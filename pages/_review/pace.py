@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SECONDS_OLD, COST_FACTOR = 5.0, 40.0
 """Counts are counted again when they are this old, or this many times as old as counting took."""
-MOST_KEPT = 64
+MOST_KEPT, MOST_PEOPLE = 64, 1000
 
 log = logging.getLogger("assay")
 
@@ -64,6 +64,7 @@ class _Kept:
     took: float = 0.0
     since: int = 0
     busy: bool = False
+    counting: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Pace:
@@ -71,10 +72,14 @@ class Pace:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._own: dict[tuple[str, str], Own] = {}
         self._lock = threading.Lock()
 
-    def counts(self, service: Service, scope: Scope) -> dict[str, Any]:
-        """``n_pairs``, ``n_decided`` of the scope, some seconds old at most, with what was decided here since."""
+    def counts(self, service: Service, scope: Scope, *, exact: bool = False) -> dict[str, Any]:
+        """``n_pairs``, ``n_decided`` of the scope, some seconds old at most, with what was decided here since.
+
+        ``exact``: as they are now, for who waits at the end of a queue and asks no more.
+        """
         key = (str(service.store.path), json.dumps(scope.count_key))
         with self._lock:
             kept = self._kept.get(key)
@@ -83,16 +88,20 @@ class Pace:
                     del self._kept[next(iter(self._kept))]
                 kept = self._kept[key] = _Kept()
             old = time.monotonic() - kept.counted_at > max(SECONDS_OLD, COST_FACTOR * kept.took)
-            due = old and not kept.busy
+            due = old and not kept.busy and not exact
             kept.busy = kept.busy or due
-            first = not kept.counts
-        if first:
+            wait = exact or not kept.counts
+        if wait:
             self._count(service, scope, kept)
         elif due:
             threading.Thread(target=self._count, args=(service, scope, kept), daemon=True).start()
         return {**kept.counts, "n_decided": min(kept.counts["n_pairs"], kept.counts["n_decided"] + kept.since)}
 
     def _count(self, service: Service, scope: Scope, kept: _Kept) -> None:
+        with kept.counting:  # two counts at a time would both take off what was decided since
+            self._count_now(service, scope, kept)
+
+    def _count_now(self, service: Service, scope: Scope, kept: _Kept) -> None:
         began, since = time.monotonic(), kept.since
         try:
             counts = scope.counts(service)
@@ -102,6 +111,21 @@ class Pace:
         with self._lock:
             kept.counts, kept.counted_at, kept.took = counts, time.monotonic(), time.monotonic() - began
             kept.since, kept.busy = kept.since - since, False
+
+    def own(self, store: Store, identity: str) -> Own | None:
+        """One person's pace, of all their desks; None where no desk has read it yet."""
+        return self._own.get((str(store.path), identity))
+
+    def read_own(self, store: Store, identity: str) -> Own:
+        """The same, as the store has it now: what was taken back elsewhere is seen when a desk is opened."""
+        found = Own.read(store, identity)
+        with self._lock:
+            kept = self._own.setdefault((str(store.path), identity), found)
+            if kept is not found:
+                kept.n_today, kept.seconds, kept.day = found.n_today, found.seconds, found.day
+            while len(self._own) > MOST_PEOPLE:
+                del self._own[next(iter(self._own))]
+        return kept
 
     def decided(self, service: Service, scope: Scope, n: int) -> None:
         """``n`` more pairs of the scope are decided (-1: one fewer)."""

@@ -23,11 +23,14 @@ from db.permission import Actor
 from db.service import Service
 from db.store import said_plainly
 from pages import _who
-from pages._review.desk import DESKS, Request
+from pages._review.desk import DESKS
+from pages._review.request import Request
 
 LONGEST_BYTES = 32 << 20
 """Fifty edits of long texts fit."""
 SIMILAR_SHOWN = 8
+TOKEN = "X-Assay-Token"
+"""The header of a GET: in an address the token would stand in logs."""
 
 log = logging.getLogger("assay")
 
@@ -111,7 +114,7 @@ def pair(request: HttpRequest) -> Response:
             raise AssayError(f"Pair {pair_id} is not in the store.")
         return {"pair": found}
 
-    return _answered(request.query_params.get("token"), carry_out)
+    return _answered(request.headers.get(TOKEN), carry_out)
 
 
 def similar(request: HttpRequest) -> Response:
@@ -129,7 +132,7 @@ def similar(request: HttpRequest) -> Response:
             found = [{**one, "state": None} for one in found]
         return {"pairs": found, "reason": reason or ""}
 
-    return _answered(request.query_params.get("token"), carry_out)
+    return _answered(request.headers.get(TOKEN), carry_out)
 
 
 ROUTES = [

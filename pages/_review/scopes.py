@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,8 +21,11 @@ from db import decisions, pair_queue, review
 from db.decisions import Applied, Entry
 from db.permission import Actor
 from db.service import Service
-from db.store import Store, scalar
+from db.store import Store, scalar, utc_now
 
+AHEAD: Mapping[str, int] = {"least": 40, "most": 120}
+"""How many pairs lie ready in a browser, of a list where that takes them from nobody: of one who decides slowly, of
+one as fast as can be. Beyond what lies there, keys would not count until the server has answered."""
 QUEUE_SECONDS = 30.0
 MOST_QUEUES = 16
 
@@ -89,6 +93,10 @@ class Scope(Protocol):
     def guidelines(self) -> str | None: ...
     @property
     def title(self) -> str: ...
+    @property
+    def ahead(self) -> Mapping[str, int]:
+        """How many pairs lie ready in a browser, ``least`` and ``most``."""
+        ...
 
     def line(self, service: Service, actor: Actor, *, session: str, holding: Sequence[int], fresh: bool) -> Line:
         """The pairs, from the beginning or from behind those that a browser still holds."""
@@ -164,9 +172,16 @@ def in_order(store: Store, filters: PairFilter) -> np.ndarray:
     """The queue as it is now. Among undecided pairs those that were skipped come last: they were put off."""
     pair_ids = pair_queue.queue(store, filters).copy()
     if filters.state == "undecided" and len(pair_ids):
-        put_off = np.isin(pair_ids, pair_queue.queue(store, replace(filters, state="skipped")))
-        pair_ids = np.concatenate([pair_ids[~put_off], pair_ids[put_off]])
+        pair_ids = _last(pair_ids, pair_queue.queue(store, replace(filters, state="skipped")))
     return pair_ids
+
+
+def _last(pair_ids: np.ndarray, put_off: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The same pairs, those ``put_off`` at the end."""
+    if not len(put_off):
+        return pair_ids
+    late = np.isin(pair_ids, np.asarray(put_off, np.int64))
+    return np.concatenate([pair_ids[~late], pair_ids[late]])
 
 
 QUEUES = Queues()
@@ -186,9 +201,10 @@ class FrozenLine:
         self._ids, self._taken = pair_ids, taken
         self._elsewhere: set[int] = set()
         self._looked_up: dict[int, bool] = {}
-        # A desk that is built again after a restart goes on behind what its browser still holds.
-        held = np.flatnonzero(np.isin(pair_ids, np.asarray(list(holding), np.int64)))
-        self._cursor = int(held[-1]) + 1 if len(held) else 0
+        # A desk that is built again after a restart goes on behind the last that its browser still holds; what lies
+        # before that one may have been fetched from anywhere (an undo, a link to one pair).
+        places = (self.place(pair_id) for pair_id in reversed(holding))
+        self._cursor = next((place for place in places if place is not None), 0)
 
     @property
     def length(self) -> int:
@@ -260,6 +276,7 @@ class FilterScope:
     check_seen: bool = True
     guidelines: str | None = None
     title: str = ""
+    ahead: Mapping[str, int] = field(default_factory=lambda: AHEAD)
 
     @property
     def named(self) -> dict[str, Any]:
@@ -271,6 +288,8 @@ class FilterScope:
 
     def line(self, service: Service, actor: Actor, *, session: str, holding: Sequence[int], fresh: bool) -> Line:
         ids = QUEUES.get(service.store, self.filters, fresh=fresh)
+        if self.filters.state == "undecided" and not fresh:  # a shared queue does not know the latest skips yet
+            ids = _last(ids, review.skipped_since(service.store, utc_now() - timedelta(seconds=2 * QUEUE_SECONDS)))
         return FrozenLine(ids, taken=self._taken(service), holding=holding)
 
     def only(self, service: Service, pair_ids: Sequence[int]) -> Line | None:

@@ -17,7 +17,6 @@ from pages import _who
 from pages._review.desk import DESKS, Desk
 
 SEAT = "review_seat"
-FIRST_PAIRS = 12
 OTHER_SCOPES: Mapping[str, str] = {
     "campaign": "campaign",
     "adjudicate": "adjudication",
@@ -70,7 +69,9 @@ def sit_down(
         leave(service, actor, seat)
     key = secrets.token_hex(16)
     desk = DESKS.get(service, actor, desk=key, scope=named)
-    made = Seat(key, named, desk.open(actor, want=FIRST_PAIRS if not plain else 2, first=first), actor.identity, plain)
+    made = Seat(
+        key, named, desk.open(actor, want=2 if plain else desk.scope.ahead["least"], first=first), actor.identity, plain
+    )
     st.session_state[SEAT] = made
     return made, desk
 
@@ -104,6 +105,7 @@ def payload(service: Service, actor: Actor, seat: Seat, desk: Desk) -> dict[str,
         "keys": preferences.preference(store, actor.identity, "review.keys", {}),
         "preferences": {"view": preferences.preference(store, actor.identity, "review.view", {})},
         "first": seat.first,
+        "ahead": dict(scope.ahead),
         "guidelines": scope.guidelines,
         "mode": {"blind": scope.blind, "adjudication": scope.adjudication},
     }

@@ -1,8 +1,9 @@
 // What passes between the desk, the page and the server: whose desk it is, pairs that lie ready, what became of entries,
 // what others took.
 
-const LEAST_AHEAD = 12;
-const MOST_AHEAD = 60;
+const USUAL_AHEAD = { least: 12, most: 12 };
+const FEW = 4; // lie ready whatever they weigh
+const MOST_CHARACTERS = 4e6; // of texts that lie ready
 const ASK_AGAIN_MS = 1000;
 const SEATED = "assay-review-seated";
 const USUAL_LOOK = { marks: true, folded: false, markdown: false, in_step: true, guidelines: true, similar: false };
@@ -68,18 +69,28 @@ class ServedDesk extends BaseDesk {
     }
     if (data.first && !seatedBefore) this.told(data.first, null);
     else { this.again = "reload"; this.log.wake(0); }
+    this.sayAside();
     adopt(this.session, this.log, (answer, sent) => seated.toldOfOther(answer, sent, "that an earlier tab had not sent"));
   }
 
   get view() { return this.cache?.[0] ?? null; }
 
   need() {
+    const { least, most } = this.data.ahead ?? USUAL_AHEAD;
     // The faster one decides, the more pairs lie ready: as many as are decided in three answers' time.
     const recent = this.root.__presses.length ? this.pace() : 0;
-    const ahead = Math.min(MOST_AHEAD, Math.ceil(LEAST_AHEAD + recent * Math.max(0.3, (this.log.tookMs ?? 0) / 1000) * 3));
-    const lacking = this.again ? LEAST_AHEAD : ahead - this.cache.length;
+    const ahead = Math.min(most, Math.ceil(least + recent * Math.max(0.3, (this.log.tookMs ?? 0) / 1000) * 3));
+    const lacking = this.again ? least : ahead - this.cache.length;
     return { on_screen: this.again ? null : this.stage.pairId, holding: this.again ? [] : this.cache.map((view) => view.pair_id),
-      want: Math.max(0, lacking), again: this.again };
+      want: this.again || this.asksFor(lacking, ahead) ? lacking : 0, again: this.again };
+  }
+
+  // Many pairs at once cost the server little more than one, so a few that lack are not asked for; and texts that are
+  // very long do not lie here by the dozen.
+  asksFor(lacking, ahead) {
+    if (lacking <= 0) return false;
+    if (this.cache.length < FEW) return true;
+    return lacking >= ahead / 4 && this.cache.reduce((sum, view) => sum + (view.characters ?? 0), 0) < MOST_CHARACTERS;
   }
 
   pace() {
@@ -90,6 +101,12 @@ class ServedDesk extends BaseDesk {
 
   told(answer, sent) {
     if (!this.log) return;
+    if (answer.results?.some((result) => result.aside)) { // no answer of the server: an entry that it cannot take
+      for (const result of answer.results) this.result(result, sent.entries.find((entry) => entry.n === result.n));
+      this.sayAside();
+      this.drawHead();
+      return;
+    }
     if (answer.head) this.stored = answer.head;
     if (sent?.again) {
       Object.assign(this, { again: null, cache: [], past: [] });
@@ -139,6 +156,21 @@ class ServedDesk extends BaseDesk {
     if (fresh.pair && !this.log?.entries.some((entry) => entry.pair_id === pairId)) this.freshen(fresh.pair);
   }
 
+  // What the server refused for good: it stays here until this person sends it again or drops it.
+  sayAside() {
+    const [first, ...others] = asideOf(this.session.reviewer);
+    this.zones.aside.hidden = !first;
+    if (!first) return;
+    const { name, entry, sentence } = first;
+    const said = [entry.note, ...Object.values(entry.edited ?? {})].filter(Boolean).join(" · ").slice(0, 300);
+    const drop = () => { kept.drop(name); this.sayAside(); };
+    const again = () => { this.log.add(entry); drop(); };
+    this.zones.aside.replaceChildren(
+      `Refused and kept aside in this browser${others.length ? ` (and ${count(others.length)} more)` : ""}: ${entry.verdict || entry.action} of pair ${entry.pair_id}`,
+      said ? ` (“${said}”)` : "", `. ${sentence} `,
+      ...(entry.action === "undo" ? [] : [plainButton("", again, "Send it again")]), plainButton("", drop, "Drop it"));
+  }
+
   comeBack(view, reason) {
     if (!view) return;
     this.done.delete(view.pair_id);
@@ -180,6 +212,7 @@ class ServedDesk extends BaseDesk {
       if (result.kind === "error" && entry.action === "decide") this.comeBack(result.pair, result.text);
       else if (entry.action === "undo" && result.kind !== "error" && this.view?.pair_id !== result.pair.pair_id) this.toFront(result.pair, null);
     }
+    if (answer.results?.some((result) => result.aside)) { this.sayAside(); return; }
     const said = (answer.results ?? []).filter((result) => result.kind !== "ok" && result.text);
     const stored = which ? (answer.results ?? []).length - said.length : 0;
     if (stored) this.showMessage("info", `${count(stored)} decision${stored === 1 ? "" : "s"} ${which} ${stored === 1 ? "is" : "are"} stored now.`);
@@ -189,8 +222,8 @@ class ServedDesk extends BaseDesk {
 
   async fetch(what, params) {
     try {
-      const query = new URLSearchParams({ token: this.session.token, ...params });
-      const response = await fetch(`${this.session.api}/${what}?${query}`, { cache: "no-store" });
+      const query = new URLSearchParams(params); // without the token, which would stand in the log of every proxy
+      const response = await fetch(`${this.session.api}/${what}?${query}`, { cache: "no-store", headers: { "X-Assay-Token": this.session.token } });
       const answer = await response.json();
       return response.ok ? answer : { error: answer.error ?? `the server answered ${response.status}` };
     } catch {

@@ -25,6 +25,8 @@ class Stage {
   show(sheet, press) {
     this.body.replaceChildren(sheet);
     this.painted = false;
+    this.drawnAt = null;
+    if (press) this.unmeasured = this.note({ ...press, counted: true, paint_ms: null });
     this.settled = Boolean(press);
     clearTimeout(this.timer);
     const turn = (this.turn += 1);
@@ -32,31 +34,42 @@ class Stage {
     requestAnimationFrame(() => {
       if (turn !== this.turn) return;
       if (this.root.getBoundingClientRect().top < 0) this.root.scrollIntoView({ block: "start" });
-      this.soon(() => this.wasPainted(turn, press));
+      this.drawnAt = performance.now();
+      this.soon(() => this.wasPainted(turn));
     });
     this.changed();
   }
 
-  wasPainted(turn, press) {
-    if (turn !== this.turn) return;
+  wasPainted(turn) {
+    if (turn !== this.turn || this.painted) return;
     this.painted = true;
-    this.paintedAt = performance.now();
-    if (press) this.measure(press);
+    if (this.unmeasured && !this.sheet.classList.contains("waiting")) this.measure();
     if (!this.settled) this.timer = setTimeout(() => { this.settled = true; this.changed(); }, SETTLE_MS);
     this.changed();
     this.after();
   }
 
-  measure(press) {
-    const entry = { pair_id: press.pair_id, action: press.action, paint_ms: round(this.paintedAt - press.at) };
-    this.root.__presses.push(entry);
+  // Every press of a verdict, for those who measure: on which pair, whether it counted, and when the next was painted.
+  note(press) {
+    this.root.__presses.push(press);
     if (this.root.__presses.length > MOST_PRESSES) this.root.__presses.shift();
-    this.root.dataset.pressToPaint = entry.paint_ms.toFixed(1);
-    requestAnimationFrame(() => { entry.next_frame_ms = round(performance.now() - press.at); });
+    return press;
   }
 
-  // Whether a press at this time was made with this sheet before one's eyes.
-  seenAt(time) { return this.painted && this.settled && time >= this.paintedAt; }
+  measure() {
+    const press = this.unmeasured;
+    this.unmeasured = null;
+    press.paint_ms = round(performance.now() - press.at);
+    this.root.dataset.pressToPaint = press.paint_ms.toFixed(1);
+    requestAnimationFrame(() => { press.next_frame_ms = round(performance.now() - press.at); });
+  }
+
+  // Whether a press at this time was made with this sheet before one's eyes: the frame that drew it had begun. A key is
+  // handed over before the task that follows the frame, so that task's work is done here where it is not done yet.
+  seenAt(time) {
+    if (this.drawnAt !== null) this.wasPainted(this.turn);
+    return this.painted && this.settled && time >= this.drawnAt;
+  }
 
   // The same pair drawn another way: what was seen stays seen.
   redraw(sheet) { this.body.replaceChildren(sheet); }

@@ -7,8 +7,9 @@
 All against the real server (``streamlit run app.py``) over a store of ``--pairs`` pairs (review_store.py), on one
 machine with what drives it, so that a machine of two cores serves and measures at once.
 
-1. ``paint``: ``--presses`` decisions by key, 250 ms after the one before was painted, in headless Chromium: milliseconds
-   from the key's own time stamp until the next pair has been painted, of the fast desk and of the plain buttons.
+1. ``paint``: ``--presses`` decisions by key, 250 ms after the one before was painted, in headless Chromium:
+   milliseconds from the key's own time stamp until the next pair has been painted, of the fast desk and of the plain
+   buttons.
 2. ``fast``: 200 presses at 30 ms apart on the fast desk, each against what was on screen at the press and against what
    is on the disk once the server was killed with kill -9.
 3. ``load``: ``--sessions`` simulated reviewers over HTTP, each thinking ``--think`` seconds (half to one and a half as
@@ -57,7 +58,8 @@ window.addEventListener("keydown", (event) => {
   requestAnimationFrame(look);
 }, true);"""
 _FAST_PAINTED = """[...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")]
-  .map((one) => one.shadowRoot?.querySelector(".desk")).find(Boolean).__presses.map((one) => one.paint_ms)"""
+  .map((one) => one.shadowRoot?.querySelector(".desk")).find(Boolean).__presses.map((one) => one.paint_ms)
+  .filter(Boolean)"""
 _ANSWERS = """performance.getEntriesByType("resource").filter((one) => one.name.endsWith("/api/review/sync"))
   .map((one) => one.duration)"""
 
@@ -136,16 +138,19 @@ def fast(home: Path, browser: Browser) -> None:
     review_keys.press_many(page, "ax" * 100, every_seconds=0.03)
     page.wait_for_selector(review_keys.SAVED)
     page.wait_for_timeout(1000)
-    presses = review_keys.recorded(page)
+    presses, on_screen = review_keys.taken(page), {one["at"]: one["pair"] for one in review_keys.recorded(page)}
     page.context.close()
-    # What was pressed before its pair was painted does not count; of the others each is for the pair on screen.
-    counted = [(one["pair"], review_keys.VERDICTS[one["key"]]) for one in presses if one["phase"] == "ready"]
+    # What was pressed before its pair was painted does not count; each of the others is for the pair on screen.
+    counted = [one for one in presses if one["counted"]]
+    meant = [(on_screen[one["at"]], one["action"]) for one in counted]
     stored = [(row["pair_id"], row["verdict"]) for row in review_keys.stored(server) if row["reviewer"] == "Fast"]
-    right = sum(one in set(counted) for one in stored)
     print(
-        f"  {len(presses)} presses · {len(counted)} with a painted pair · {len(stored)} stored, {right} of them on the "
-        f"pair that was on screen, {len(stored) - len({pair for pair, _ in stored})} twice"
+        f"  {len(presses)} presses · {len(counted)} counted, the others came before the next pair was painted · "
+        f"{len(stored)} stored, {'each' if stored == meant else 'NOT each'} in its order and on the pair that was on "
+        f"screen · {len(stored) - len({pair for pair, _ in stored})} pairs twice"
     )
+    painted = [one["paint_ms"] for one in counted if one["paint_ms"] is not None]
+    print(f"  press to painted {quantiles(painted)}")
 
 
 def browsers(server: Server, browser: Browser, *, n_pages: int, think_seconds: float, seconds: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.pages.review_tab import Send, Tab, token
 
-LEAST_AHEAD, MOST_AHEAD = 6, 12
+LEAST_AHEAD, MOST_AHEAD = 31, 40
 
 
 def http_send(url: str, *, timeout_seconds: float = 60.0) -> Send:

@@ -32,7 +32,27 @@ FLAGS = [
     "--disable-sync",
 ]
 
+# Files go to the workers in this order, then the others: whoever gets a long one at the end is waited for.
+LONGEST_FIRST = (
+    "test_study_walk.py",
+    "test_comparison_walk.py",
+    "test_team_walk.py",
+    "test_review_component.py",
+    "test_experiment_walk.py",
+    "test_hostile_rows.py",
+    "test_walk.py",
+    "test_sign_in.py",
+    "test_board.py",
+    "test_restart.py",
+)
+
 PATIENCE_MS = 60_000  # for what the page shows next; Playwright's own 5 s are too few on a machine with other work
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; within a file, and among the others, the order stays."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def free_port() -> int:

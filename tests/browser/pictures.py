@@ -3,7 +3,8 @@
 The workspace should hold the sample, reflected and with some decisions, and one larger scored dataset (``--dataset``);
 study 1 with its runs, and rule 1 made of a fit of them; an edited prompt and a teacher to try it with (``--teacher``);
 two answer sets (``--test-set``, ``--answer-sets``); comparison 1 with two judges and a question nobody judged blind;
-experiment 1 with its results. ``--only`` takes a few of them.
+experiment 1 with its results; campaign 1 with decisions, embeddings of the sample, and some people with roles.
+``--only`` takes a few of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.conftest import FLAGS
 from tests.browser.find_chromium import ADVICE, find_chromium
+from tests.browser.steps import rest
 
 PICTURES = Path(__file__).parents[2] / "pages" / "pictures"
 
@@ -23,6 +25,7 @@ PICTURES = Path(__file__).parents[2] / "pages" / "pictures"
 def _open(page: Page, url: str) -> None:
     page.goto(url)
     page.wait_for_selector("h1")
+    rest(page)
     page.wait_for_timeout(4000)  # charts and tables are drawn after the page is there
 
 
@@ -37,6 +40,55 @@ def _sit_down(page: Page, button: str) -> None:
         page.get_by_role("button", name=button).click()
     page.wait_for_selector('.desk[data-phase="ready"]')
     page.wait_for_timeout(500)
+
+
+def _begin_edit(page: Page) -> None:
+    """Sit down at a desk, begin to edit the reflected response, and stop in the middle of a sentence."""
+    _sit_down(page, "Start reviewing")
+    page.keyboard.press("e")
+    field = page.locator(".desk textarea").last
+    field.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Say which of them")
+    page.wait_for_timeout(1500)
+
+
+def _dry_run(page: Page) -> None:
+    """What accepting the whole filter would do."""
+    page.get_by_role("button", name="Dry run").click()
+    page.get_by_text("Would").first.wait_for()
+    rest(page)
+    page.wait_for_timeout(1500)
+
+
+def _lasso(page: Page) -> None:
+    """Draw a lasso around a part of the map."""
+    area = page.locator(".js-plotly-plot .nsewdrag").first
+    area.evaluate("area => area.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(500)
+    box = area.bounding_box()
+    assert box is not None
+    corners = [(0.55, 0.3), (0.75, 0.25), (0.85, 0.5), (0.7, 0.7), (0.55, 0.55), (0.55, 0.32)]
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(1000)
+    rest(page)
+    page.wait_for_timeout(2000)
+
+
+def _board(page: Page) -> None:
+    """A slide as it stands on the wall: presented, on a large screen, without anything around it."""
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    page.wait_for_timeout(3000)
+
+
+AFTER = {"edit": _begin_edit, "pairs": _dry_run, "pairs-map": _lasso, "board": _board}
+"""What is done on a page before its picture."""
 
 
 def _try_prompts(page: Page, teacher: str) -> None:
@@ -78,6 +130,13 @@ def take(
         ("regression", "regression?studies=1&regressors=length.ifd"),
         ("select", f"select?dataset={dataset}&rule=1"),
         ("review", "review"),
+        ("edit", "review"),
+        ("pairs", "pairs?tab=bulk"),
+        ("pairs-map", "pairs?tab=map&state=all&colour=verdict"),
+        ("campaign", "campaigns?campaign=1"),
+        ("agreement", "agreement?campaign=1"),
+        ("people", "people"),
+        ("board", "board?slide=scores&present=1"),
         ("load", "load"),
     ):
         if (only and name not in only) or (name == "load" and not rows) or (name == "prompts" and not teacher):
@@ -88,6 +147,8 @@ def take(
             page.wait_for_timeout(1500)
         elif name == "prompts":
             _try_prompts(page, teacher)
+        elif name in AFTER:
+            AFTER[name](page)
         elif name in ("review", "judge"):
             _sit_down(page, "Start reviewing" if name == "review" else "Start judging")
         elif name == "load" and rows is not None:

@@ -22,7 +22,7 @@ RECORDER = """window.presses = [];
 window.addEventListener("keydown", (event) => {
   const desk = [...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")]
     .map((one) => one.shadowRoot?.querySelector(".desk")).find(Boolean);
-  window.presses.push({key: event.key, pair: Number(desk.dataset.pair), phase: desk.dataset.phase,
+  window.presses.push({at: event.timeStamp, key: event.key, pair: Number(desk.dataset.pair), phase: desk.dataset.phase,
     text: desk.querySelector(".text.original")?.textContent});
 }, true);"""
 
@@ -61,6 +61,11 @@ def press_many(page: Page, keys: str, *, every_seconds: float) -> None:
 def recorded(page: Page) -> list[dict[str, Any]]:
     """The presses that :data:`RECORDER` wrote down."""
     return page.evaluate("window.presses")
+
+
+def taken(page: Page) -> list[dict[str, Any]]:
+    """Every press of a verdict as the desk took it: ``pair_id, action, at, counted, paint_ms``."""
+    return page.locator(".desk").evaluate("desk => desk.__presses")
 
 
 def stored(server: Server) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from core.jobs.folder import JobFolder
-from tests.browser.conftest import PATIENCE_MS
+from tests.browser.conftest import PATIENCE_MS, Server
 
 PICTURES = os.environ.get("ASSAY_WALK_PICTURES")  # where pictures of a walk go, to be looked at: a path to begin with
 SECONDS = 600  # the most that one job may take on a slow machine
@@ -78,6 +78,13 @@ def wait_for(condition: Callable[[], object], *, seconds: float = SECONDS, what:
             return
         time.sleep(0.5)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def jobs_done(page: Page, server: Server, n: int) -> bool:
+    """All jobs of the server are done, and there are at least ``n``; one that ended otherwise is an error."""
+    answer = page.request.get(f"{server.url}/api/health").json()
+    assert not {"failed", "interrupted"} & set(answer["jobs"]), answer
+    return answer["jobs"].get("done", 0) >= n and set(answer["jobs"]) == {"done"}
 
 
 def state(folder: Path) -> str:

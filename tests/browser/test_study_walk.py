@@ -1,7 +1,8 @@
 """From rows to a rule and a selection by it, as a person does it in a real browser, with a crash on the way.
 
-Sample -> study (the server is killed while a run is at work) -> fit -> rule -> selection on rows that no study saw ->
-rule against random. What stands in the store afterwards is worked out anew in plain Python.
+Sample -> review by keys, undo, export (reviewed.py) -> study (the server is killed while a run is at work) -> fit ->
+rule -> selection on rows that no study saw -> rule against random. What stands in the store afterwards is worked out
+anew in plain Python.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from playwright.sync_api import Locator, Page, expect
 from core.jobs.folder import JobFolder
 from db import fits, studies
 from db.store import Store, rows
+from tests.browser import reviewed
 from tests.browser.conftest import ROOT, Server, start_server
-from tests.browser.steps import SECONDS, number, patient, press, rest
+from tests.browser.steps import jobs_done, number, patient, press, rest, wait_for
 from tests.browser.test_rows import parameters, settled_box
-from tests.browser.test_walk import _jobs_done, _wait_for
 from tests.pages import study_stores
 
 __all__ = ["patient"]  # a fixture
@@ -64,13 +65,13 @@ def _start_study(page: Page, server: Server) -> Path:
 
 def _crash_while_a_run_is_at_work(server: Server, folder: Path) -> None:
     """kill -9 between the second run's end and the last one's; the runs go on without a server."""
-    _wait_for(lambda: _shards(folder) >= 2, seconds=SECONDS, what="two runs are done")
+    wait_for(lambda: _shards(folder) >= 2, what="two runs are done")
     work = folder / "runs" / f"{_shards(folder):05d}"
-    _wait_for(work.exists, seconds=SECONDS, what="the next run is at work")
+    wait_for(work.exists, what="the next run is at work")
     server.kill()
     before = _shards(folder)
     assert before < N_RUNS, "the study was over before the server was killed"
-    _wait_for(lambda: _shards(folder) > before, seconds=SECONDS, what="a run ended while there was no server")
+    wait_for(lambda: _shards(folder) > before, what="a run ended while there was no server")
 
 
 def _load_unseen_rows(page: Page, server: Server, folder: Path) -> None:
@@ -160,7 +161,7 @@ def _against_random(page: Page, server: Server) -> None:
     number(page, "Random subsets", N_RANDOM)
     press(page, "As used last", role="radio")
     press(page, f"Start {N_RANDOM + 2} runs")
-    _wait_for(lambda: _jobs_done(page, server, 5), seconds=SECONDS, what="the comparison is done")
+    wait_for(lambda: jobs_done(page, server, 5), what="the comparison is done")
     expect(page.get_by_text("No difference shown.", exact=False)).to_be_visible()  # two subsets cannot show one
     expect(page.get_by_text(f"Permutation test, {N_RANDOM + 1} relabellings, all.", exact=False)).to_be_visible()
 
@@ -285,7 +286,9 @@ def test_from_the_sample_to_a_rule_and_a_selection_shown_against_random(
     first = serve()
     page.goto(first.url)
     press(page, "Open the sample workspace")
-    _wait_for(lambda: _jobs_done(page, first, 2), seconds=SECONDS, what="the sample is scored and reflected")
+    wait_for(lambda: jobs_done(page, first, 2), what="the sample is scored and reflected")
+    found = reviewed.review_and_export(page, first, dataset_id=2, folder=tmp_path)
+    assert len(found.exported) == 240
     folder = _start_study(page, first)
     _crash_while_a_run_is_at_work(first, folder)
 
@@ -294,7 +297,7 @@ def test_from_the_sample_to_a_rule_and_a_selection_shown_against_random(
     n_done = page.get_by_test_id("stMetric").filter(has_text="Runs done")
     expect(n_done).to_contain_text(re.compile(rf"[3-{N_RUNS}] of {N_RUNS}"))  # those of the time without it, too
     _load_unseen_rows(page, server, tmp_path)
-    _wait_for(lambda: _jobs_done(page, server, 4), seconds=SECONDS, what="the study and the scoring are done")
+    wait_for(lambda: jobs_done(page, server, 4), what="the study and the scoring are done")
     page.goto(f"{server.url}/studies?study=1")
     expect(n_done).to_contain_text(f"{N_RUNS} of {N_RUNS}")
     runs_file = _runs_file(page, tmp_path)
@@ -305,6 +308,7 @@ def test_from_the_sample_to_a_rule_and_a_selection_shown_against_random(
     server.kill()
     store = Store(server.home / "assay.duckdb")
     try:
+        reviewed.check(store, found)
         _check_runs(store, 1, n=N_RUNS)
         _check_selection(store, _check_headless_fit(store, runs_file, regressors))
         _check_runs(store, 2, n=N_RANDOM + 2)

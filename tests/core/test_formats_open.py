@@ -353,3 +353,16 @@ def test_nul_and_control_characters_are_kept(tmp_path: Path) -> None:
         reader = read_examples(source, MAPPING)
         assert [batch["instruction"].to_pylist() for batch in reader] == [["a\0b"]]
         assert reader.report.notes == ["1 example(s) hold NUL characters; they are kept as they are."]
+
+
+def test_a_field_named_by_half_a_character_is_not_offered_but_kept(tmp_path: Path) -> None:
+    # The widgets that choose the columns died of such a name, and the Load page with them.
+    rows = [{"instruction": "Add 2 and 3.", "output": "5", "odd \ud800": "x"}]
+    source = open_source(written(tmp_path, "odd.json", json.dumps(rows)))
+    assert source.columns == ("instruction", "output")
+    batches = list(read_examples(source, ColumnMapping(instruction="instruction", input=None, output="output")))
+    assert json.loads(batches[0]["metadata"][0].as_py()) == {"odd \ufffd": "x"}
+    unnamed: list[list[dict[str, str]]] = [[{"\ud800": "x"}], [{}]]
+    for nameless in unnamed:
+        with pytest.raises(InputError, match="no field"):
+            open_source(written(tmp_path, "nameless.json", json.dumps(nameless)))

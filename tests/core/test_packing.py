@@ -48,11 +48,11 @@ def _worst(one, other):
     return max(abs(a[key].loss_nats - b[key].loss_nats) for a, b in zip(one, other, strict=True) for key in a)
 
 
-def _padded(student):
+def _padded(student, rows=ROWS):
     """The same student, run in the plainest way: a row for each text."""
     way, student._way = student._way, Way(student._way.plain_head, packed=False)
     try:
-        return student.score(ROWS)
+        return student.score(rows)
     finally:
         student._way = way
 
@@ -72,7 +72,8 @@ def test_half_precision_is_packed_too(tmp_path, dtype):
     folder = tiny_models.save(tmp_path, "llama", num_hidden_layers=12)
     student = Student.load(StudentSettings(str(folder), template="alpaca", dtype=dtype))
     assert student._way.packed
-    assert _worst(student.score(ROWS), _padded(student)) < 0.1
+    some = ROWS[::4]  # 12 layers in half precision take their time on a CPU
+    assert _worst(student.score(some), _padded(student, some)) < 0.1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

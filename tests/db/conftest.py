@@ -12,6 +12,7 @@ from sqlalchemy import text
 from core.example import Example
 from db import commands
 from db.store import Store, utc_now
+from tests import prepared
 
 EXAMPLES = [Example(f"Say {i}", "" if i % 2 else f"context {i}", f"answer {i}") for i in range(6)]
 
@@ -32,6 +33,7 @@ def batch(examples: list[Example], *, start: int = 0, metadata: str | None = Non
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     yield opened
     opened.close()

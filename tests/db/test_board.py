@@ -9,11 +9,13 @@ import pytest
 
 from db import board_numbers, decisions
 from db.store import Store
+from tests import prepared
 from tests.pages import sample_stores
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     yield opened
     opened.close()

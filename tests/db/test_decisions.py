@@ -61,6 +61,20 @@ def test_one_press_is_one_decision_however_often_it_arrives(store: Store, pair_i
     assert _all(store, "select count(*) n from decisions")[0]["n"] == 2
 
 
+def test_a_press_of_the_same_name_that_says_something_else_is_refused(store: Store, pair_id: int) -> None:
+    """It was answered like a resend, as if the other verdict had been stored (an answer got lost, pressed anew)."""
+    unchanged = Example("Say more", "", "better")
+    same = [entry("1", pair_id), entry("2", pair_id, verdict="edit", edited=unchanged)]
+    decisions.apply(store, same, reviewer="ada")
+    again = decisions.apply(store, same, reviewer="ada")
+    assert [(one.kind, one.known) for one in again] == [("ok", True)] * 2
+    others = [entry("1", pair_id, verdict="reject"), entry("1", pair_id + 1), entry("1", pair_id, "flag")]
+    found = decisions.apply(store, others, reviewer="ada")
+    assert [one.kind for one in found] == ["error"] * 3
+    assert "stored before" in found[0].text
+    assert _all(store, "select count(*) n from decisions")[0]["n"] == 2
+
+
 def test_a_flag_stands_beside_the_verdict(store: Store, pair_id: int) -> None:
     decisions.decide(store, pair_id=pair_id, reviewer="ada", verdict="accept")
     decisions.decide(store, pair_id=pair_id, reviewer="ada", verdict="flag", note="check the units")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from core.jobs.folder import JobFolder
 from core.jobs.runner import Progress
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
-from core.settings import Settings
 from core.teacher import TeacherSettings
 from core.teachers import params_of
 from db import (
@@ -37,7 +35,6 @@ from db import (
     jobs,
     studies,
 )
-from db.service import Service
 from db.store import Store, rows
 from tests.core import tiny_models
 from tests.db.conftest import add_pair, batch
@@ -181,7 +178,8 @@ class Bench:
             for row, example in texts.items():
                 final = row if example is None else ids[example.hash]
                 connection.execute(
-                    text("insert into reflections values (:job, :id, :row, :final, :kept, 'because')"),
+                    text("""insert into reflections (job_id, dataset_id, example_id, final_id, kept, why)
+                    values (:job, :id, :row, :final, :kept, 'because')"""),
                     {"job": job_id, "id": self.dataset_id, "row": row, "final": final, "kept": example is not None},
                 )
 
@@ -486,42 +484,3 @@ def test_names_are_taken_once_and_removing_leaves_what_was_made(bench: Bench) ->
         assert not rows(connection, "select 1 from experiment_links")
     with pytest.raises(StoreError, match="no experiment"):
         experiments.experiment(bench.store, experiment_id)
-
-
-# --- a real server ---
-
-
-def test_a_server_that_is_started_anew_goes_on_by_itself(tmp_path: Path, model: Path) -> None:
-    """Real workers: the server goes away while the students are trained, and the next one does the rest."""
-    home = Settings(home=tmp_path / "home", data_roots=(tmp_path,), cpu_jobs=2)
-    first = Service(home)
-    first.start()
-    try:
-        bench = _bench(first.store, home.jobs_path, model)
-        experiment_id = bench.create(n_items=2)
-        first.advance(experiment_id)
-        assert bench.steps(experiment_id)["rows"] == "done"
-        _wait(lambda: bool(list(home.jobs_path.glob("*/runs/*"))))
-    finally:
-        first.stop()
-    second = Service(home)
-    second.start()
-    try:
-        _wait(lambda: experiments.experiment(second.store, experiment_id).is_done)
-        folders = sorted(JobFolder(path).spec().kind for path in home.jobs_path.iterdir() if path.is_dir())
-        assert folders == ["answers", "answers", "study"]
-        found = experiments.experiment(second.store, experiment_id)
-        results = experiment_results.results(second.store, found)
-        assert [one.n_answers + one.n_no_answer for one in results.arms] == [2, 2]
-        verdict = results.of(V2).verdict
-        assert verdict is not None
-        assert verdict.kind != "missing"
-    finally:
-        second.stop()
-
-
-def _wait(until: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.1)

@@ -14,11 +14,13 @@ from core.example import Example
 from core.filters import RowFilter
 from db import commands, queries
 from db.store import Store
+from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids, import_rows
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     yield opened
     opened.close()

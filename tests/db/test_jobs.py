@@ -9,12 +9,13 @@ import pytest
 
 from core.errors import JobError, StoreError
 from core.example import Example
+from core.filters import PairFilter
 from core.jobs.folder import JobFolder
 from core.lm import StudentSettings
 from core.reflecting import ReflectOptions
 from core.reflection_records import Call, Failure, Final, PairRecord, PairScores, ReflectedRow, ScoreValue, to_table
 from core.scoring import Models
-from db import collecting, commands, jobs, queries, review
+from db import collecting, commands, jobs, pair_queue, queries, review
 from db.store import Store, rows
 from tests.db.conftest import EXAMPLES, batch
 
@@ -162,9 +163,9 @@ def test_a_reflected_shard_becomes_pairs_scores_calls_and_failures(store: Store,
     reflect_folder.write_shard(0, shard)
     for _ in range(2):
         collecting.collect(store, reflect_folder, 0)
-    queue = review.queue(store, review.PairFilter())
+    queue = pair_queue.queue(store, PairFilter())
     assert len(queue) == 2
-    shown = review.pair(store, queue[0])
+    shown = review.pair(store, int(queue[0]))
     assert (shown["c_instruction"], shown["ifd_original"], shown["ifd_candidate"]) == ("Better Say 0", 0.5, None)
     assert shown["critique"] == {"critique": "dull"}
     found = queries.scores_of(store, [shown["candidate_id"]])
@@ -184,5 +185,5 @@ def test_a_retry_that_proposes_the_same_pair_again_does_not_double_it(
     again = jobs.submit_retry(store, tmp_path / "jobs", job_id=reflect_folder.job_id)
     again.write_shard(0, shard)
     collecting.collect(store, again, 0)
-    assert len(review.queue(store, review.PairFilter())) == 2
+    assert len(pair_queue.queue(store, PairFilter())) == 2
     assert jobs.collected_shards(store, again.job_id) == {0}

@@ -37,7 +37,7 @@ from core.reflection_records import (
 )
 from core.scoring import Models, scorer_identities
 from core.teacher import Answer, LocalTeacherSettings, TeacherSettings
-from db import collecting, commands, jobs, review
+from db import collecting, commands, curated, jobs
 from db.decisions import decide
 from db.store import Store, rows
 from tests.db.conftest import EXAMPLES, add_pair
@@ -491,10 +491,10 @@ def test_of_several_accepted_rounds_the_latest_is_exported(store: Store, dataset
     two = add_pair(store, dataset_id=dataset_id, original=EXAMPLES[0], candidate=second, base=first, round_number=2)
     accept(store, two)
     accept(store, one)
-    [row] = review.curated_rows(store, dataset_id, ExportChoice(), limit=1)
+    [row] = curated.curated_rows(store, dataset_id, ExportChoice(), limit=1)
     assert (row["state"], row["output"]) == ("accepted", "round two")
     decide(store, pair_id=two, reviewer="ann", verdict="reject")
-    [row] = review.curated_rows(store, dataset_id, ExportChoice(), limit=1)
+    [row] = curated.curated_rows(store, dataset_id, ExportChoice(), limit=1)
     assert (row["state"], row["output"]) == ("accepted", "round one")
 
 

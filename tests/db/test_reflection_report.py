@@ -66,7 +66,8 @@ def add_pair(
         }  # fmt: skip
         connection.execute(_insert("pairs", values), values)
         connection.execute(
-            text("""insert into reflections values (:job_id, :dataset_id, :original_id, :final, true, 'why')
+            text("""insert into reflections (job_id, dataset_id, example_id, final_id, kept, why)
+            values (:job_id, :dataset_id, :original_id, :final, true, 'why')
                 on conflict do nothing"""),
             {**values, "final": candidate if proposal == "reflected" else original_id},
         )

@@ -16,6 +16,7 @@ from core.example import Example
 from core.filters import Category, NoValue, RowFilter
 from db import commands, embeddings, queries, relations
 from db.store import Store
+from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids
 
 HOSTILE_KEY = "a/b~c.\"$'["
@@ -23,6 +24,7 @@ HOSTILE_KEY = "a/b~c.\"$'["
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     yield opened
     opened.close()

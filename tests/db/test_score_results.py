@@ -14,6 +14,7 @@ from core.example import Example
 from db import commands
 from db.score_results import SAMPLE_ROWS, models_by_role, small_histogram, so_far
 from db.store import Store
+from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids, import_rows
 
 SCHEMA = pa.schema(
@@ -24,6 +25,7 @@ SCHEMA = pa.schema(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     yield opened
     opened.close()

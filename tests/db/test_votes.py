@@ -14,13 +14,14 @@ from db import board, decisions, permission, votes
 from db.board import CLOSED, OPEN, REVEALED
 from db.permission import Actor
 from db.store import Store, rows
+from tests import prepared
 from tests.pages import sample_stores
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", sample_stores.fill_half_scored)
     opened = Store(tmp_path / "assay.duckdb")
-    sample_stores.fill_half_scored(opened)
     board.present(opened, identity="Ada", name="Ada L.", slide="review")
     yield opened
     opened.close()

@@ -9,20 +9,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from db import service
 from db.service import Service
 from db.store import Store
+from tests import prepared
 from tests.pages import failed_job, sample_stores, study_stores
 
 ENTRY = Path(__file__).parents[2] / "pages" / "_entry.py"
 RunPage = Callable[..., AppTest]
+
+# Each AppTest looks for components in what every installed package says of itself, which takes as long as a page.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @contextmanager
@@ -38,30 +44,31 @@ def running(home: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def empty_home(tmp_path: Path) -> Iterator[Service]:
+    prepared.put(sample_stores.settings_at(tmp_path / "home").store_path, prepared.nothing)
     with running(tmp_path / "home") as started:
         yield started
 
 
 @pytest.fixture
 def half_scored_home(tmp_path: Path) -> Iterator[Service]:
+    prepared.put(sample_stores.settings_at(tmp_path / "home").store_path, sample_stores.fill_half_scored)
     with running(tmp_path / "home") as started:
-        sample_stores.fill_half_scored(started.store)
         yield started
 
 
 @pytest.fixture
 def studied_home(tmp_path: Path) -> Iterator[Service]:
+    prepared.put(sample_stores.settings_at(tmp_path / "home").store_path, study_stores.fill)
     with running(tmp_path / "home") as started:
-        study_stores.fill(started.store)
         yield started
 
 
 @pytest.fixture
 def failed_job_home(tmp_path: Path) -> Iterator[Service]:
     settings = sample_stores.settings_at(tmp_path / "home")
+    dataset_id = prepared.put(settings.store_path, sample_stores.fill_half_scored)
     store = Store(settings.store_path)
     try:
-        dataset_id = sample_stores.fill_half_scored(store)
         failed_job.add(store, settings.jobs_path, dataset_id=dataset_id)
     finally:
         store.close()

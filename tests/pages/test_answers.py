@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,6 +22,7 @@ from tests.core import tiny_models
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import HOSTILE
+from tests.pages.shown import button, labelled, said
 
 SET = [
     Example(f"Explain *this*: {HOSTILE}", HOSTILE, f"It is markup. {HOSTILE}"),
@@ -42,20 +42,6 @@ def test_set(half_scored_home: Service) -> int:
     dataset_id = sample_stores.import_rows(half_scored_home.store, SET, name="Test <b>set</b>")
     evaluation.mark(half_scored_home.store, dataset_id, by="Ada")
     return dataset_id
-
-
-def said(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "subheader", "error", "warning", "info", "html", "toast")
-    found = "\n".join(str(getattr(e, "value", None) or e.proto.body) for kind in kinds for e in page.get(kind))
-    return found.replace("\\", "")
-
-
-def button(page: AppTest, label: str) -> Any:
-    return next(b for b in page.button if b.label.startswith(label))
-
-
-def labelled(elements: Any, label: str) -> Any:
-    return next(e for e in elements if e.label == label)
 
 
 def generating(run_page: RunPage, test_set: int, **state: str) -> AppTest:

@@ -18,6 +18,7 @@ from db.store import utc_now
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import HOSTILE
+from tests.pages.shown import button, labelled, said
 from tests.reference_teacher import ReferenceTeacher
 
 SET = [
@@ -28,20 +29,6 @@ SET = [
 ]
 QUESTIONS = [{"question_id": i, "turns": [f"Question {i}?", "Why?"]} for i in (1, 2)]
 ANSWERS = [{"question_id": 1, "choices": [{"turns": ["One.", "Because."]}]}]
-
-
-def said(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "subheader", "error", "warning", "info", "success", "html", "toast")
-    found = "\n".join(str(getattr(e, "value", None) or e.proto.body) for kind in kinds for e in page.get(kind))
-    return found.replace("\\", "")
-
-
-def button(page: AppTest, label: str) -> Any:
-    return next(b for b in page.button if b.label.startswith(label))
-
-
-def labelled(elements: Any, label: str) -> Any:
-    return next(e for e in elements if e.label == label)
 
 
 def lines(rows: list[Any]) -> bytes:

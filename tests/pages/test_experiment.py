@@ -21,22 +21,14 @@ from db.service import Service
 from db.store import utc_now
 from tests.pages import study_stores
 from tests.pages.conftest import RunPage
+from tests.pages.shown import button_of, said
 
 NAME = "Does <b>*it*</b> help"
 JUDGE = TeacherSettings("http://127.0.0.1:1/v1", "judge <i>a</i>", api_key_env="", temperature=0.0)
 
 
-def said(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "subheader", "error", "warning", "info", "success", "toast")
-    return "\n".join(str(getattr(one, "value", "")) for kind in kinds for one in page.get(kind)).replace("\\", "")
-
-
 def table_with(page: AppTest, column: str) -> Any:
     return next(one.value for one in page.dataframe if column in one.value)
-
-
-def button(page: AppTest, start: str) -> Any:
-    return next(one for one in page.button if one.key and one.key.startswith(start))
 
 
 def fill(home: Service, *, judged: bool = True) -> int:
@@ -55,7 +47,8 @@ def fill(home: Service, *, judged: bool = True) -> int:
         )
         for row, example in zip(dataset, new, strict=True):
             connection.execute(
-                text("insert into reflections values ('old-v2', :id, :row, :final, :kept, 'because')"),
+                text("""insert into reflections (job_id, dataset_id, example_id, final_id, kept, why)
+                values ('old-v2', :id, :row, :final, :kept, 'because')"""),
                 {"id": dataset_id, "row": row, "final": ids[example.hash], "kept": row != dataset[0]},
             )
     settings = ExperimentSettings(
@@ -206,7 +199,7 @@ def test_an_experiment_that_is_gone_says_so(studied_home: Service, run_page: Run
 def test_deleting_goes_back_to_the_list(studied_home: Service, run_page: RunPage) -> None:
     experiment_id = fill(studied_home, judged=False)
     page = run_page("experiment", experiment=str(experiment_id))
-    button(page, f"experiment-delete-{experiment_id}").click().run()
+    button_of(page, f"experiment-delete-{experiment_id}").click().run()
     assert not page.exception
     assert experiments.experiments(studied_home.store) == []
     assert len([one for one in studies.studies(studied_home.store) if one["kind"] == "experiment"]) == 1

@@ -13,6 +13,7 @@ from db.service import Service
 from db.store import Store
 from pages import _ui
 from pages._judging.desk import Desk, Press
+from tests import prepared
 from tests.pages import judged_stores
 from tests.pages.conftest import RunPage
 from tests.pages.judged_stores import LOSE, TIE, WIN
@@ -22,6 +23,7 @@ N = 6
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
     opened = Store(tmp_path / "assay.duckdb")
     judged_stores.add(opened, [WIN, TIE, LOSE, WIN, TIE, LOSE])
     yield opened

@@ -13,7 +13,8 @@ from db.service import Service
 from tests.db.test_relations import put_vectors
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import DATASET, HOSTILE, example_ids
-from tests.pages.test_relations import dataset_of, figures, scorer_of, select_box, words
+from tests.pages.shown import words
+from tests.pages.test_relations import dataset_of, figures, scorer_of, select_box
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from db import pair_models, pair_training
 from db.service import Service
 from tests.db import decided_pairs
 from tests.pages.conftest import RunPage
-from tests.pages.test_relations import figures, words
+from tests.pages.shown import words
+from tests.pages.test_relations import figures
 
 
 def _button(page: AppTest, key: str):

@@ -15,7 +15,8 @@ from pages import _pair_filter, _ui
 from tests.db.test_relations import put_vectors
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import HOSTILE
-from tests.pages.test_explore import params, words
+from tests.pages.shown import words
+from tests.pages.test_explore import params
 from tests.pages.test_relations import figures
 
 ALL = PairFilter(state="all", order="oldest first")

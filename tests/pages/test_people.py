@@ -60,6 +60,12 @@ def test_a_viewer_sees_every_page_and_not_one_asks_the_store_to_change(half_scor
         assert app.title, name
 
 
+def test_a_name_is_kept_whatever_its_signature_looks_like(empty_home: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One signature in a hundred holds "__", which no key of a component may: then no page could be opened."""
+    monkeypatch.setattr(_who, "name_token", lambda name: f"{name}__.__")
+    assert not sit_down("Vera").run().exception
+
+
 def test_a_button_is_off_with_the_reason_and_pressing_it_anyway_does_nothing(empty_home: Service) -> None:
     people.grant(empty_home.store, "Vera", "viewer", None)
     app = sit_down("Vera").run()

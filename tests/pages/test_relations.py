@@ -9,11 +9,7 @@ from db import commands, queries
 from db.service import Service
 from tests.pages.conftest import RunPage
 from tests.pages.sample_stores import DATASET, HOSTILE, example_ids
-
-
-def words(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "subheader", "error", "info", "success", "warning")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(page, kind))
+from tests.pages.shown import words
 
 
 def dataset_of(service: Service, name: str) -> int:

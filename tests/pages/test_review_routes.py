@@ -18,6 +18,8 @@ from db.store import Store, rows
 from pages._review import desk as desks
 from pages._review import routes
 from pages._review.desk import Desks
+from pages._review.routes import TOKEN
+from pages._review.scopes import in_order
 from pages._routes import ROUTES
 from tests.pages import sample_stores
 from tests.pages.review_tab import OLDEST_FIRST, Send, Tab, token
@@ -263,6 +265,11 @@ def test_the_end_offers_the_skipped_and_the_passed_by_again(tab: Tab) -> None:
     assert [one["pair_id"] for one in tab.sync(want=20, again="passed")["pairs"]] == passed
     fresh = tab.sync(want=20, again="reload")
     assert fresh["pairs"][-1]["pair_id"] == tab.results[1]["pair_id"]  # skipped pairs come last
+    skipped = tab.on_screen
+    tab.decide("skip")
+    opened = Tab(tab.send, tab.token)  # the page, reloaded: its queue is shared, and older than this skip
+    opened.sync(want=20)
+    assert {one["pair_id"] for one in opened.held[-3:]} >= {skipped, tab.results[1]["pair_id"]}  # Ada skipped one too
 
 
 def test_a_log_left_behind_is_stored_without_building_a_queue(
@@ -271,10 +278,30 @@ def test_a_log_left_behind_is_stored_without_building_a_queue(
     tab.enter("decide", verdict="accept")
     left = tab.request(want=0, holding=[], on_screen=None)
     monkeypatch.setattr("pages._review.routes.DESKS", Desks())
+    later = other(tab, half_scored_home, "Dana")
+    before = later.sync()["head"]["today"]
     monkeypatch.setattr("pages._review.scopes.pair_queue.queue", lambda *_: pytest.fail("a queue was built"))
     status, answer = tab.send("/api/review/sync", left)
     assert (status, answer["acked"], answer["pairs"], answer["end"]) == (200, 1, [], None)
+    assert later.sync()["head"]["today"] == before + 1  # the desk that came after counts it too
     assert len(stored(half_scored_home.store)) == 1
+
+
+def test_pairs_too_long_for_one_answer_come_with_the_next_and_none_is_left_out(
+    tab: Tab, half_scored_home: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desks, "MOST_CHARACTERS", 0)
+    store = half_scored_home.store
+    queue = in_order(store, PairFilter(order="oldest first")).tolist()
+    slow, ends = Tab(tab.send, token(half_scored_home.settings.home, "Slow")), []
+    for _ in queue:
+        ends.append(slow.sync(want=len(queue))["end"])
+    assert [one["pair_id"] for one in slow.held] == queue
+    assert [end is None for end in ends] == [True] * (len(queue) - 1) + [False]
+    late = Tab(tab.send, token(half_scored_home.settings.home, "Late"))
+    late.sync(want=3)
+    decisions.decide(store, pair_id=queue[1], reviewer="Ben", verdict="reject")  # while it waits on the desk
+    assert [one["pair_id"] for one in late.sync(want=3)["pairs"]] == queue[2:3]
 
 
 def test_idle_and_surplus_desks_go(half_scored_home: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,13 +327,16 @@ def test_keys_that_were_remapped_are_kept_for_the_person(tab: Tab, store: Store)
 
 def test_one_pair_and_its_similar_ones_are_read_by_number(tab: Tab) -> None:
     def get(path: str, **params: Any) -> Any:
-        return tab.send.get(path, params={"token": tab.token, "desk": tab.desk, **params})  # type: ignore[attr-defined]
+        asked = {"desk": tab.desk, **params}
+        return tab.send.get(path, params=asked, headers={TOKEN: tab.token})  # type: ignore[attr-defined]
 
     assert get("/api/review/pair", id=2).json()["pair"]["pair_id"] == 2
     assert "embedding" in get("/api/review/similar", id=2).json()["reason"]
     assert get("/api/review/pair", id="2;").status_code == 400
     assert "not in the store" in get("/api/review/pair", id=99).json()["error"]
-    assert get("/api/review/pair", id=2, token="x").status_code == 401
+    tab.token, good = "x", tab.token
+    assert get("/api/review/pair", id=2).status_code == 401
+    assert get("/api/review/pair", id=2, token=good).status_code == 401  # in an address it would stand in logs
 
 
 # ---- who may ----
@@ -437,8 +467,9 @@ def test_others_words_on_a_blind_campaigns_pair_cannot_be_read_beside_it(
     def seen_by(name: str) -> dict[str, Any]:
         tab = Tab(send, token(home, name), scope={"kind": "filter", "params": {"state": "all"}})
         tab.sync()
-        asked = {"token": tab.token, "desk": tab.desk, "id": pair_id}
-        return send.get("/api/review/pair", params=asked).json()["pair"]  # type: ignore[attr-defined, no-any-return]
+        asked = {"desk": tab.desk, "id": pair_id}
+        found = send.get("/api/review/pair", params=asked, headers={TOKEN: tab.token})  # type: ignore[attr-defined]
+        return dict(found.json()["pair"])
 
     hidden = seen_by("Dana")
     assert (hidden["history"], hidden["decision"], hidden["flag"]) == ([], None, None)

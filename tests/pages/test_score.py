@@ -21,13 +21,9 @@ from tests.core import tiny_embedder, tiny_models, tiny_reward, tiny_unieval
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage, running
 from tests.pages.sample_stores import DATASET, MODEL
+from tests.pages.shown import words
 
 ROLES = ("student", "reward", "unieval", "embedder")
-
-
-def words(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "error", "info", "success", "warning")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(page, kind))
 
 
 def choose(page: AppTest, *indicators: str) -> None:

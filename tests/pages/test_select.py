@@ -13,18 +13,21 @@ from core import selection
 from core.rules import Rule, Term, family_of, parse
 from db import commands, evaluation, fits, queries, selections, studies
 from db.service import Service
-from tests.pages import study_stores
+from tests import prepared
+from tests.pages import sample_stores, study_stores
 from tests.pages.conftest import RunPage, running
 from tests.pages.sample_stores import HOSTILE, example_ids
-from tests.pages.test_relations import figures, words
+from tests.pages.shown import words
+from tests.pages.test_relations import figures
 
 SOURCE = study_stores.SOURCES[1]  # a name with markup in it
 
 
 @pytest.fixture
 def studied(tmp_path: Path) -> Iterator[tuple[Service, study_stores.Studied]]:
+    made = prepared.put(sample_stores.settings_at(tmp_path / "home").store_path, study_stores.fill)
     with running(tmp_path / "home") as started:
-        yield started, study_stores.fill(started.store)
+        yield started, made
 
 
 def typed(service: Service, text: str = "0.9 - 0.2*reward + 0.004*length", name: str = "Typed") -> str:

@@ -12,7 +12,8 @@ from db import queries
 from db.service import Service
 from pages import _selection
 from tests.pages.sample_stores import DATASET, HOSTILE, example_ids
-from tests.pages.test_relations import dataset_of, words
+from tests.pages.shown import words
+from tests.pages.test_relations import dataset_of
 
 
 def marked() -> None:

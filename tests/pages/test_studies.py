@@ -15,19 +15,11 @@ from db.service import Service
 from pages import _study_data
 from tests.pages import study_stores
 from tests.pages.conftest import RunPage
-
-
-def said(page: AppTest) -> str:
-    kinds = ("markdown", "caption", "title", "subheader", "error", "warning", "info", "toast")
-    return "\n".join(str(getattr(one, "value", "")) for kind in kinds for one in page.get(kind)).replace("\\", "")
+from tests.pages.shown import button_of, said
 
 
 def study_id(home: Service, name: str = study_stores.MIXTURES) -> int:
     return next(int(one["study_id"]) for one in studies.studies(home.store) if one["name"] == name)
-
-
-def button(page: AppTest, start: str) -> Any:
-    return next(one for one in page.button if one.key and one.key.startswith(start))
 
 
 def table_with(page: AppTest, column: str) -> pd.DataFrame:
@@ -137,7 +129,7 @@ def test_deleting_a_study_takes_its_datasets_along(studied_home: Service, run_pa
     number = study_id(studied_home)
     before = len(queries.datasets(studied_home.store, with_runs=True))
     page = run_page("studies", study=str(number))
-    button(page, "study-delete").click().run()
+    button_of(page, "study-delete").click().run()
     assert not page.exception
     assert number not in [one["study_id"] for one in studies.studies(studied_home.store)]
     assert len(queries.datasets(studied_home.store, with_runs=True)) == before - 26
@@ -184,7 +176,7 @@ def test_runs_of_a_few_steps_are_doubted(studied_home: Service, run_page: RunPag
 
 def test_starting_makes_the_datasets_and_a_job_and_opens_the_study(studied_home: Service, run_page: RunPage) -> None:
     page = new(run_page, studied_home, "multivariate")
-    button(page, "study-plan-start").click().run()
+    button_of(page, "study-plan-start").click().run()
     assert not page.exception
     newest = studies.studies(studied_home.store)[0]
     assert page.query_params["study"] in (str(newest["study_id"]), [str(newest["study_id"])])
@@ -222,7 +214,7 @@ def test_best_rows_by_a_rule_that_is_of_other_scorers_are_refused_in_words(
 
 def test_one_finetune_of_a_dataset_points_at_the_dataset(studied_home: Service, run_page: RunPage) -> None:
     page = new(run_page, studied_home, "single")
-    button(page, "study-plan-start").click().run()
+    button_of(page, "study-plan-start").click().run()
     assert not page.exception
     newest = studies.studies(studied_home.store)[0]
     runs = studies.runs(studied_home.store, [newest["study_id"]])
@@ -254,7 +246,7 @@ def test_a_csv_of_runs_keeps_a_missing_loss_empty(studied_home: Service) -> None
 
 def test_the_job_of_a_study_counts_runs_and_leads_to_it(studied_home: Service, run_page: RunPage) -> None:
     page = new(run_page, studied_home, "univariate", by="reward")
-    button(page, "study-plan-start").click().run()
+    button_of(page, "study-plan-start").click().run()
     job_id = studies.studies(studied_home.store)[0]["job_ids"][0]
     page = run_page("jobs", job=job_id)
     assert page.dataframe[0].value["done"].tolist()[0] == "0 / 9 runs"

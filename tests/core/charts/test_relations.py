@@ -131,3 +131,19 @@ def test_a_long_name_is_cut_and_an_empty_one_can_be_seen() -> None:
     assert len(charts.short("x" * 200)) == 48
     assert charts.short("  ") == "(empty)"
     assert charts.short("two\nlines") == "two lines"
+
+
+def test_pairs_are_parted_by_verdict_with_sign_and_colour_and_undecided_ones_lie_below() -> None:
+    verdicts = ["accepted", "undecided", "rejected", "undecided", "disputed"]
+    points = [a_point(i, verdict=verdict, stage=EVIL) for i, verdict in enumerate(verdicts)]
+    parts = charts.groups(points, by="verdict", names=NAMES)
+    assert [(part.name, len(part.rows)) for part in parts] == [
+        ("· undecided", 2), ("✓ accepted", 1), ("✗ rejected", 1), ("≠ disputed", 1),
+    ]  # fmt: skip
+    figure = charts.points_figure(parts, x_title="x", y_title="y")
+    assert len({trace.marker.color for trace in figure.data}) == 4
+    assert all(isinstance(trace.marker.opacity, float) for trace in figure.data)  # a list would end all selecting
+    assert [part.name for part in charts.groups(points, by="stage", names=NAMES)] == [EVIL]
+    assert "<img" not in drawn(
+        charts.points_figure(charts.groups(points, by="stage", names=NAMES), x_title="", y_title="")
+    )
