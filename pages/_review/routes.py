@@ -1,8 +1,9 @@
 """What the review desk in the browser asks without a page run: pairs, and to store what was decided.
 
 ``POST /api/review/sync`` takes the numbered log of a tab and answers when it is on the disk;
-``GET /api/review/pair`` and ``GET /api/review/similar`` read. Every request carries the token that the page gave out:
-401 without a good one, 403 where the role does not allow it, 503 while the store fails (the same may be sent again).
+``GET /api/review/pair`` and ``GET /api/review/similar`` read. Every request carries the token that the page gave out
+(in its body; of a GET in the header ``X-Assay-Token``): 401 without a good one, 403 where the role does not allow it,
+503 while the store fails (the same may be sent again).
 """
 
 from __future__ import annotations
