@@ -158,7 +158,6 @@ def test_a_budget_is_exceeded_by_no_more_than_the_calls_under_way(tmp_path: Path
             do(folder)
         costs = [answer.get("cost_usd") or answer.get("estimated_usd") or 0.0 for answer in folder.answers()]
         assert 0.05 <= sum(costs) <= 0.05 + 8 * max(costs)
-        assert folder.finished_shards()
         before = len(server.requests)
         with pytest.raises(BudgetReached):  # resumed, it asks nothing more
             do(folder)
