@@ -47,6 +47,10 @@ class StoreError(AssayError):
     """The store cannot be opened, or a command was refused."""
 
 
+class MissingError(StoreError):
+    """What was asked for is not in the store, or not any more: asking again does not help."""
+
+
 class NotAllowedError(StoreError):
     """The role of the person who acts does not allow it."""
 

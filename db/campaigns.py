@@ -11,7 +11,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, text
 
 from core.campaign import Campaign, CampaignSettings, check_people
-from core.errors import StoreError
+from core.errors import MissingError, StoreError
 from db import schema
 from db.store import Store, frame, registered, rows, said_plainly, scalar, utc_now
 
@@ -179,12 +179,12 @@ def campaign(store: Store, campaign_id: int) -> Campaign:
     """One campaign.
 
     Raises:
-        StoreError: there is none of this id.
+        MissingError: there is none of this id.
     """
     with store.read() as connection:
         found = rows(connection, f"{_CAMPAIGNS} where c.campaign_id = :id", id=campaign_id)
     if not found:
-        raise StoreError(f"There is no campaign {campaign_id} in this store. Choose one from the list.")
+        raise MissingError(f"There is no campaign {campaign_id} in this store. Choose one from the list.")
     return _campaign(found[0])
 
 

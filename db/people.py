@@ -17,6 +17,7 @@ from db.store import Store, rows, said_plainly, scalar, utc_now
 _lock = threading.RLock()  # a write asks for the role of who acts
 # Each action asks for a role; the store has one owner, which forgets what it remembered when a role changes.
 _roles: weakref.WeakKeyDictionary[Store, dict[str, str]] = weakref.WeakKeyDictionary()
+_names: weakref.WeakKeyDictionary[Store, dict[str, str]] = weakref.WeakKeyDictionary()  # the desk asks at every press
 
 
 @said_plainly
@@ -35,6 +36,8 @@ def see(store: Store, identity: str, name: str, source: str) -> None:
             ),
             {"identity": identity, "name": name, "source": source, "now": utc_now()},
         )
+    with _lock:
+        _names.pop(store, None)
 
 
 def people(store: Store) -> list[dict[str, Any]]:
@@ -61,8 +64,13 @@ def people(store: Store) -> list[dict[str, Any]]:
 
 def names(store: Store) -> dict[str, str]:
     """identity -> the name that people read, of everybody who was seen."""
-    with store.read() as connection:
-        return {row["identity"]: row["name"] for row in rows(connection, "select identity, name from people")}
+    with _lock:
+        known = _names.get(store)
+        if known is None:
+            with store.read() as connection:
+                found = rows(connection, "select identity, name from people")
+            known = _names[store] = {row["identity"]: row["name"] for row in found}
+    return known
 
 
 def role_of(store: Store, identity: str, default: str, *, admins: Collection[str] = ()) -> str:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.errors import StoreError
-from db import blind, decisions, drafts, permission, preferences, queries, review
+from db import blind, decisions, drafts, people, permission, preferences, queries, review
 from db.decisions import Applied, Entry
 from db.permission import Actor
 from db.schema import VERDICTS_DECIDED
@@ -277,6 +277,7 @@ class Desk:
                 reasons=self._reasons(pair),
                 blind=self.scope.blind,
                 viewer=self.identity,
+                names=people.names(self.service.store),
             )
             made.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -251,6 +252,10 @@ def read(service: Service, actor: Actor, named: Mapping[str, Any]) -> Scope:
         params = named.get("params")
         if not isinstance(params, Mapping):
             raise SettingsError("The queue of this desk cannot be read. Reload the page.")
+        try:
+            json.dumps(dict(params), ensure_ascii=False).encode()
+        except ValueError as error:  # half a character (a lone surrogate) can be looked for nowhere
+            raise SettingsError("The queue of this desk holds a text that is no text. Reload the page.") from error
         return FilterScope(PairFilter.from_params({str(key): str(value) for key, value in params.items()}))
     if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**62:
         raise SettingsError(f"There is no review of the kind {kind!r} without a number. Reload the page.")

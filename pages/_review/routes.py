@@ -18,7 +18,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.errors import AssayError, NotAllowedError, StoreError
+from core.errors import AssayError, MissingError, NotAllowedError, StoreError
 from db import permission, service, similar_pairs
 from db.permission import Actor
 from db.service import Service
@@ -58,6 +58,8 @@ def _answered(token: Any, carry_out: Callable[[Service, Actor], Any]) -> Respons
             found = said_plainly(carry_out)(running, actor)
     except NotAllowedError as error:
         return _error(403, str(error))
+    except MissingError as error:
+        return _error(400, str(error))
     except StoreError as error:
         log.warning("A review request of %s failed: %s", actor.identity, error)
         return _error(503, str(error))

@@ -36,11 +36,18 @@ def shown(pair: Mapping[str, Any], *, blind: bool) -> dict[str, Any]:
 
 
 def pair_view(
-    pair: Mapping[str, Any], *, now: datetime, reasons: Reasons, blind: bool = False, viewer: str = ""
+    pair: Mapping[str, Any],
+    *,
+    now: datetime,
+    reasons: Reasons,
+    blind: bool = False,
+    viewer: str = "",
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything the component draws of one pair (:func:`db.review.pair`). ``now`` is naive UTC.
 
-    ``blind``: without the student's proposal and what others said of the pair; a flag only where it is ``viewer``'s.
+    ``names``: identity -> what people are called. ``blind``: without the student's proposal and what others said of the
+    pair; a flag only where it is ``viewer``'s.
     """
     fields = [
         _field(field, label, str(pair[f"o_{field}"]), str(pair[f"c_{field}"]))
@@ -48,7 +55,7 @@ def pair_view(
         if field != "input" or pair["o_input"] or pair["c_input"]
     ]
     asked = any(pair[f"o_{field}"] != pair[f"c_{field}"] for field in ("instruction", "input"))
-    flag = pair["flag"]
+    flag, called = pair["flag"], names or {}
     proposal = {"title": f"The student proposes: {_proposed(pair)}", "reason": str(pair["proposal_reason"])}
     return {
         "pair_id": int(pair["pair_id"]),
@@ -57,9 +64,9 @@ def pair_view(
         "scores": scores_view(pair, reasons),
         "proposal": None if blind else proposal,
         "critique": [[_words(str(name)), _said(said)] for name, said in pair["critique"].items()],
-        "history": [] if blind else [_event(event, now) for event in pair["history"]],
-        "decision": None if blind else _standing(pair["decision"], now),
-        "flag": None if blind and flag and flag["reviewer"] != viewer else _flag(flag, now),
+        "history": [] if blind else [_event(event, now, called) for event in pair["history"]],
+        "decision": None if blind else _standing(pair["decision"], now, called),
+        "flag": None if blind and flag and flag["reviewer"] != viewer else _flag(flag, now, called),
         "mixes": asked and pair["o_output"] != pair["c_output"],
     }
 
@@ -192,29 +199,33 @@ def when_said(moment: datetime) -> str:
     return _when(moment, datetime.now(UTC).replace(tzinfo=None))
 
 
-def _event(event: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def _name(event: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    return names.get(event["reviewer"], str(event["reviewer"]))
+
+
+def _event(event: Mapping[str, Any], now: datetime, names: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "text": f"{event['reviewer']} {VERDICT_WORDS.get(event['verdict'], event['verdict'])} "
+        "text": f"{_name(event, names)} {VERDICT_WORDS.get(event['verdict'], event['verdict'])} "
         f"{_when(event['decided_at'], now)}",
         "note": event["note"] or "",
         "undone": bool(event["undone"]),
     }
 
 
-def _standing(decision: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | None:
+def _standing(decision: Mapping[str, Any] | None, now: datetime, names: Mapping[str, str]) -> dict[str, str] | None:
     if decision is None:
         return None
     verdict = decision["verdict"]
     return {
         "kind": "reject" if verdict == "reject" else "accept",
-        "text": f"Decided: {decision['reviewer']} {VERDICT_WORDS[verdict]} {_when(decision['decided_at'], now)}.",
+        "text": f"Decided: {_name(decision, names)} {VERDICT_WORDS[verdict]} {_when(decision['decided_at'], now)}.",
     }
 
 
-def _flag(flag: Mapping[str, Any] | None, now: datetime) -> dict[str, str] | None:
+def _flag(flag: Mapping[str, Any] | None, now: datetime, names: Mapping[str, str]) -> dict[str, str] | None:
     if flag is None:
         return None
-    return {"note": flag["note"] or "", "text": f"Flagged by {flag['reviewer']} {_when(flag['decided_at'], now)}"}
+    return {"note": flag["note"] or "", "text": f"Flagged by {_name(flag, names)} {_when(flag['decided_at'], now)}"}
 
 
 def end_view(

@@ -114,6 +114,16 @@ def test_an_ifd_of_one_or_more_is_warned_of_and_the_base_is_shown_where_it_is_an
     assert view.scores_view(pair_row(), {})[0]["base"] is None
 
 
+def test_people_are_named_as_they_are_called_not_by_their_e_mail() -> None:
+    said = {"decision_id": 1, "reviewer": "ada@lab.example", "verdict": "accept", "decided_at": NOW, "note": None}
+    event = {**said, "undone": False}
+    names = {"ada@lab.example": "Ada L."}
+    shown = view.pair_view(pair_row(history=[event], decision=said, flag=said), now=NOW, reasons={}, names=names)
+    told = (shown["history"][0]["text"], shown["decision"]["text"], shown["flag"]["text"])
+    assert all("Ada L." in one for one in told)
+    assert "@" not in "".join(told)
+
+
 def test_a_blind_view_holds_nothing_that_others_or_the_student_said() -> None:
     said = {"decision_id": 1, "reviewer": "Ben", "verdict": "reject", "decided_at": NOW, "note": None, "undone": False}
     shown = view.pair_view(pair_row(history=[said], decision=said, flag=said), now=NOW, reasons={}, blind=True)
