@@ -198,9 +198,12 @@ def show_desk(desk: Desk, seat: Seat, after_the_end: Callable[[Seat], None]) -> 
     if view is None:
         _end(desk, plain, seat, after_the_end)
         return
-    _buttons(desk, plain, view)
+    # The browser draws in the order of the run: buttons that came first were pressed for a pair not yet to be read.
+    bar = st.container()
     _facts(view)
     (_edit if plain.mode == "edit" else _texts)(desk, view)
+    with bar:
+        _buttons(desk, plain, view)
     _said(view)
     if desk.scope.guidelines:
         with st.expander("Guidelines of this campaign", key=f"review_plain_guidelines-{seat.desk}"):
