@@ -130,7 +130,7 @@ def _campaign(team: Team) -> None:
 
 def _verdict(identity: str, pair: int) -> str:
     """What each thinks of a pair: all the same of most of them."""
-    differs = {ADA: (), GRACE: (7, 21, 35), ALAN: (12, 21, 44, 50)}[identity]
+    differs = {ADA: (), GRACE: (7, 14, 21, 28, 35, 42, 49), ALAN: (12, 24, 36, 44, 50, 57)}[identity]
     verdict = "reject" if pair % 4 == 0 else "accept"
     return {"accept": "reject", "reject": "accept"}[verdict] if pair in differs else verdict
 
@@ -264,7 +264,7 @@ def _agreement(team: Team) -> list[int]:
 
 def _adjudicate(team: Team, disputed: list[int]) -> None:
     """The admin rules on what is disputed, by the link of the campaign; a reviewer may not."""
-    assert len(disputed) > 3
+    assert len(disputed) > 1  # who gets which pair is the leases' choice: about nine
     grace = team.go(GRACE, "review?adjudicate=1")
     expect(grace.get_by_text("adjudicat").first).to_be_visible()
     assert grace.locator(".desk").count() == 0
