@@ -12,7 +12,6 @@ import numpy as np
 
 from core.errors import SettingsError
 
-STATES = ("open", "paused", "closed")
 USUAL_LEASE_SECONDS = 90
 SHORTEST_LEASE_SECONDS, LONGEST_LEASE_SECONDS = 15, 3600
 USUAL_SECONDS_PER_DECISION = 40.0

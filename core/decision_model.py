@@ -102,11 +102,7 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
     centred = np.asarray(vectors, np.float64) - vectors.mean(axis=0, dtype=np.float64)
     values, columns = np.linalg.eigh(centred.T @ centred)
     kept = [i for i in range(len(values) - 1, -1, -1) if values[i] > 1e-9 * values[-1]][:MOST_COMPONENTS]
-    return (
-        np.ascontiguousarray(columns[:, kept].T, np.float32)
-        if values[-1] > 0
-        else np.zeros((0, len(values)), np.float32)
-    )
+    return np.ascontiguousarray(columns[:, kept].T, np.float32)
 
 
 # --- the model ---

@@ -90,7 +90,7 @@ class RowFilter:
         if self.text:
             params["text"] = self.text
         if self.ranges:
-            params["ranges"] = "~".join(f"{r.scorer_id}:{_number(r.low)}:{_number(r.high)}" for r in self.ranges)
+            params["ranges"] = _ranges(self.ranges)
         if self.sort is not None:
             params["sort"] = f"{self.sort}-{'down' if self.descending else 'up'}"
         if self.missing:
@@ -204,6 +204,10 @@ def _category(text: str) -> Category | None:
     return Category(key or "", tuple(values))
 
 
+def _ranges(ranges: Sequence[ScoreRange]) -> str:
+    return "~".join(f"{r.scorer_id}:{_number(r.low)}:{_number(r.high)}" for r in ranges)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else repr(float(value))
 
@@ -277,7 +281,7 @@ class PairFilter:
             if low is not None or high is not None:
                 params[name] = f"{_number(low)}:{_number(high)}"
         if self.scores:
-            params["scores"] = "~".join(f"{r.scorer_id}:{_number(r.low)}:{_number(r.high)}" for r in self.scores)
+            params["scores"] = _ranges(self.scores)
         for name, usual in (("state", "undecided"), ("order", PAIR_ORDERS[0]), ("text", "")):
             if getattr(self, name) != usual:
                 params[name] = getattr(self, name)

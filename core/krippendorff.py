@@ -10,7 +10,6 @@ import numpy as np
 from core.agreement import middle
 
 LEVELS = ("nominal", "ordinal", "interval")
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ class LeaseTable:
         held = self.holders.get(place, {})
         return int(self.n_counted[place]) + len(held) - (identity in held) < self.campaign.overlap
 
+    def may_lie_on(self, place: int, identity: str) -> bool:
+        """Whether a pair may be put on a desk of this person: neither decided by them nor on one, and with room."""
+        theirs = identity in self.deciders.get(place, ()) or identity in self.holders.get(place, ())
+        return not theirs and self.has_room(place, identity)
+
     def lease(self, place: int, desk: Desk) -> None:
         self.holders.setdefault(place, {})[desk[0]] = desk[1]
         self.n_leased[place] = len(self.holders[place])

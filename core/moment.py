@@ -7,7 +7,7 @@ committed in another order: ids that were missing at that moment are part of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,16 +83,3 @@ class Moment:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The state in this manifest cannot be read: {error!r} is missing or wrong.") from error
-
-
-def gaps(ids: Sequence[int], *, last: int) -> tuple[tuple[int, int], ...]:
-    """Ranges (first, last) of the numbers from 1 to ``last`` that are not among the rising ``ids``."""
-    found = []
-    expected = 1
-    for one in ids:
-        if one > expected:
-            found.append((expected, one - 1))
-        expected = one + 1
-    if expected <= last:
-        found.append((expected, last))
-    return tuple(found)

@@ -84,7 +84,6 @@ class Disputed:
     """A pair on which reviewers disagree: ``said`` is (reviewer, verdict) in the order of the names."""
 
     pair_id: int
-    n_reviewers: int
     share_agreeing: float
     said: tuple[tuple[str, str], ...]
     adjudicated: str | None
@@ -320,7 +319,7 @@ def _disputed(
         row = matrix[place]
         said = tuple((names[j], categories[row[j]]) for j in np.flatnonzero(row >= 0).tolist())
         settled = categories[decided[place]] if decided[place] >= 0 else None
-        found.append(Disputed(int(pair_ids[place]), len(said), float(share), said, settled))
+        found.append(Disputed(int(pair_ids[place]), float(share), said, settled))
     return tuple(found)
 
 

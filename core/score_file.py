@@ -42,7 +42,6 @@ from core.score_job import SHARD_ROWS, score_folder
 from core.scoring import Models, check_models, resolve_revisions
 
 LOSS_COLUMNS = ("loss_y", "loss_y_given_x", "loss_x", "loss_x_given_y")
-_READ_ROWS = 2048
 _GROUP_ROWS = 65_536
 # What changes no number: a run may go on with another budget (memory ran out) or on another device.
 _FREE = ("batch_tokens", "device")

@@ -9,17 +9,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from core.campaign import Campaign
-from db import campaign_progress, campaigns
+from db import campaign_progress, campaigns, schema
 from db.decisions import VERDICT_WORDS, Entry, Guard
 from db.store import Store, frame, scalar
-
-_SIGNS = {
-    "accept": "accept",
-    "edit": "accept",
-    "new_instruction": "accept",
-    "new_response": "accept",
-    "reject": "reject",
-}
 
 
 def disputed(store: Store, campaign_id: int, identity: str | None = None) -> list[int]:
@@ -55,20 +47,10 @@ def _other_adjudicators(connection: Connection, campaign: Campaign, identity: st
     return {*campaign.settings.adjudicators, *admins} - {identity}
 
 
-def may_adjudicate(store: Store, campaign_id: int, pair_id: int, identity: str, *, is_admin: bool) -> str | None:
-    """Why this person may not rule on this pair, in a sentence; None: they may.
-
-    Raises:
-        StoreError: there is no such campaign.
-    """
-    campaign = campaigns.campaign(store, campaign_id)
-    with store.read() as connection:
-        return _refusal(connection, campaign, pair_id, identity, is_admin=is_admin)
-
-
 def _refusal(
     connection: Connection, campaign: Campaign, pair_id: int | None, identity: str, *, is_admin: bool
 ) -> str | None:
+    """Why this person may not rule on this pair, in a sentence; None: they may."""
     if not is_admin and identity not in campaign.settings.adjudicators:
         return (
             f"Admins and the adjudicators of {campaign.name!r} rule on its disputes. Nothing was stored; ask an admin."
@@ -131,7 +113,7 @@ def _voice(row: Mapping[str, Any], name: str) -> dict[str, Any]:
         "name": name,
         "verdict": row["verdict"],
         "text": ruling + VERDICT_WORDS[row["verdict"]],
-        "kind": _SIGNS[row["verdict"]],
+        "kind": "reject" if row["verdict"] == "reject" else "accept",
         "note": row["note"] or "",
         "seconds": row["seconds"],
         "when": row["decided_at"],
@@ -162,15 +144,14 @@ def second_look_ids(store: Store, campaign_id: int, identity: str) -> list[int]:
     with store.read() as connection:
         found = frame(
             connection,
-            """with words as (
+            f"""with words as (
                 select pair_id, max(decision_id) decision_id from standing_decisions
-                where campaign_id = $campaign and reviewer = $identity and purpose = 'review'
-                    and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response') group by pair_id)
+                where {campaigns.COUNTS} and reviewer = $identity group by pair_id)
             select pair_id from (select *, count(*) over (order by decision_id desc) - 1 n_since from words)
             where n_since >= $after and pair_id not in (
                 select pair_id from standing_decisions
                 where campaign_id = $campaign and reviewer = $identity and purpose = 'second_look'
-                    and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response'))
+                    and verdict in {schema.VERDICTS_DECIDED!r})
             order by decision_id""",
             {"campaign": campaign_id, "identity": identity, "after": settings.second_look_after},
         )

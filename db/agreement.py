@@ -87,7 +87,7 @@ def agreement_of(
     inside = f"(select p.pair_id from pairs p where {' and '.join(among)})"
 
     def read(sql: str, **more: Any) -> pa.Table:
-        return frame(connection, f"with {past.ctes} {sql}" if past.ctes else sql, {**parameters, **more})
+        return frame(connection, past.query(sql), {**parameters, **more})
 
     votes = read(f"select r.pair_id, r.reviewer, r.verdict from reviewer_decisions r where r.pair_id in {inside}")
     adjudicated = read(

@@ -7,13 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from db.campaigns import LAST_STATE
 from db.permission import Actor
 from db.store import Store, frame, rows
 
-OPEN_BLIND_PAIRS = """select w.pair_id from campaign_pairs w join campaigns c on c.campaign_id = w.campaign_id
-    where (c.settings->>'blind') = 'true' and 'closed' is distinct from (
-        select arg_max(e.kind, e.event_id) from campaign_events e
-        where e.campaign_id = c.campaign_id and e.kind in ('created', 'paused', 'resumed', 'closed'))"""
+OPEN_BLIND_PAIRS = f"""select w.pair_id from campaign_pairs w join campaigns c on c.campaign_id = w.campaign_id
+    where (c.settings->>'blind') = 'true' and 'closed' is distinct from {LAST_STATE}"""
 """SQL: the pairs of blind campaigns that are open or paused."""
 
 

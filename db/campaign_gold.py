@@ -62,9 +62,9 @@ def median_seconds(store: Store) -> float | None:
     with store.read() as connection:
         found = scalar(
             connection,
-            """select median(seconds) from (
+            f"""select median(seconds) from (
                 select seconds from decisions where seconds is not null and purpose = 'review'
-                    and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+                    and verdict in {schema.VERDICTS_DECIDED!r}
                 order by decision_id desc limit 500)""",
         )
     return None if found is None else float(found)

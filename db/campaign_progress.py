@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from core.campaign import seconds_left
 from core.errors import StoreError
+from db.campaigns import COUNTS
 from db.past import view_texts
 from db.store import Store, frame, scalar, utc_now
 
@@ -35,9 +36,7 @@ def _pairs() -> str:
         select * exclude (shown, note) from main.decisions where pair_id in (select pair_id from mine)),
     {views},
     counted as (
-        select pair_id, count(distinct reviewer) n from standing_decisions
-        where campaign_id = $campaign and purpose = 'review'
-            and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response') group by pair_id),
+        select pair_id, count(distinct reviewer) n from standing_decisions where {COUNTS} group by pair_id),
     words as (
         select pair_id, count(distinct verdict || ':' || coalesce(result_id, -1)) n from reviewer_decisions
         group by pair_id),
@@ -153,11 +152,10 @@ def _people(connection: Connection, campaign_id: int, since: Any) -> list[Person
     """Everybody who is named in the campaign or decided something in it, most decisions first."""
     found = frame(
         connection,
-        """with mine as (
+        f"""with mine as (
             select * from standing_decisions where campaign_id = $campaign),
         words as (
-            select * from mine where purpose = 'review'
-                and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+            select * from mine where {COUNTS}
             qualify row_number() over (partition by pair_id, reviewer order by decision_id desc) = 1),
         decided as (
             select w.reviewer identity, count(*) n_decided, count(*) filter (w.decided_at >= $since) n_recent,
@@ -217,10 +215,8 @@ def over_time(store: Store, campaign_id: int) -> list[dict[str, Any]]:
     with store.read() as connection:
         return frame(
             connection,
-            """with counted as (
-                select min(decided_at) first_at from standing_decisions
-                where campaign_id = $campaign and purpose = 'review'
-                    and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')
+            f"""with counted as (
+                select min(decided_at) first_at from standing_decisions where {COUNTS}
                 group by pair_id, reviewer),
             step as (
                 select max(first_at) - min(first_at) < interval '1 day' is_short from counted)

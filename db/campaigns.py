@@ -17,6 +17,11 @@ from db.store import Store, frame, registered, rows, said_plainly, scalar, utc_n
 
 LONGEST_NAME, LONGEST_GUIDELINES = 120, 100_000
 _STATE_OF = {"created": "open", "paused": "paused", "resumed": "open", "closed": "closed"}
+COUNTS = f"campaign_id = $campaign and purpose = 'review' and verdict in {schema.VERDICTS_DECIDED!r}"
+"""SQL: which ``standing_decisions`` count against the overlap of ``$campaign``."""
+LAST_STATE = f"""(select arg_max(e.kind, e.event_id) from campaign_events e
+        where e.campaign_id = c.campaign_id and e.kind in {tuple(_STATE_OF)!r})"""
+"""SQL: the event that made a campaign ``c`` what it is now: "created", "paused", "resumed" or "closed"."""
 
 
 @said_plainly
@@ -133,12 +138,11 @@ def _put_people(connection: Connection, campaign_id: int, people: Iterable[str])
 
 # --- reads ---
 
-_CAMPAIGNS = """
+_CAMPAIGNS = f"""
     select c.campaign_id, c.name, c.overlap, c.settings, c.created_at, c.created_by,
         (select count(*) from campaign_pairs p where p.campaign_id = c.campaign_id) n_pairs,
         (select count(p.gold) from campaign_pairs p where p.campaign_id = c.campaign_id) n_gold,
-        (select arg_max(e.kind, e.event_id) from campaign_events e where e.campaign_id = c.campaign_id
-            and e.kind in ('created', 'paused', 'resumed', 'closed')) last_kind,
+        {LAST_STATE} last_kind,
         (select count(*) from campaign_events e where e.campaign_id = c.campaign_id and e.kind = 'guidelines')
             guidelines_version,
         (select arg_max(e.details, e.event_id) from campaign_events e where e.campaign_id = c.campaign_id
@@ -211,12 +215,6 @@ def events(store: Store, campaign_id: int) -> list[dict[str, Any]]:
             id=campaign_id,
         )
     return [{**row, "details": _json(row["details"])} for row in found]
-
-
-def guidelines_at(store: Store, campaign_id: int, version: int) -> str | None:
-    """The text of one version of the guidelines (from 1), or None."""
-    versions = {row["version"]: row["details"]["text"] for row in events(store, campaign_id) if row["version"]}
-    return versions.get(version)
 
 
 # --- changes ---

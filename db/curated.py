@@ -71,14 +71,13 @@ def _curated(
     connection: Connection, query: str, dataset_id: int, choice: ExportChoice, moment: Moment | None
 ) -> pa.Table:
     past = frozen(moment)
-    ctes = f"{past.ctes},\n{RESOLVED}" if past.ctes else RESOLVED
     parameters = {
         "dataset": dataset_id,
         "undecided": choice.undecided,
         "rejected": choice.rejected,
         "not_reflected": choice.not_reflected,
     }
-    return frame(connection, f"with {ctes} {query}", {**past.parameters, **parameters})
+    return frame(connection, past.query(query, more_ctes=RESOLVED), {**past.parameters, **parameters})
 
 
 @dataclass(frozen=True)
@@ -177,12 +176,13 @@ def reviewers_of(connection: Connection, dataset_id: int, *, moment: Moment | No
     past = frozen(moment)
     found: list[dict[str, Any]] = frame(
         connection,
-        f"""{f"with {past.ctes}" if past.ctes else ""}
-        select s.reviewer, count(*) n_decisions, count(c.decision_id) n_standing from standing_decisions s
-        join pairs p on p.pair_id = s.pair_id left join current_decisions c on c.decision_id = s.decision_id
-        where p.dataset_id = $dataset and s.verdict not in ('skip', 'flag', 'unflag')
-            and s.purpose in ('review', 'adjudication', 'bulk')
-        group by s.reviewer order by n_decisions desc, s.reviewer""",
+        past.query(
+            """select s.reviewer, count(*) n_decisions, count(c.decision_id) n_standing from standing_decisions s
+            join pairs p on p.pair_id = s.pair_id left join current_decisions c on c.decision_id = s.decision_id
+            where p.dataset_id = $dataset and s.verdict not in ('skip', 'flag', 'unflag')
+                and s.purpose in ('review', 'adjudication', 'bulk')
+            group by s.reviewer order by n_decisions desc, s.reviewer"""
+        ),
         {**past.parameters, "dataset": dataset_id},
     ).to_pylist()
     return found

@@ -107,11 +107,13 @@ def standing(events: Sequence[Mapping[str, Any]], *, reviewer: str | None = None
 _EVENT = "decision_id, pair_id, reviewer, verdict, undoes, purpose, campaign_id, press"
 
 
-def events_of(connection: Connection, pair_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """All rows of these pairs in their order, the key columns only (``where`` on the pair: the views scan them all)."""
+def events_of(
+    connection: Connection, pair_ids: Sequence[int], *, columns: str = _EVENT
+) -> dict[int, list[dict[str, Any]]]:
+    """All rows of these pairs in their order, the key columns if not told which (a view would scan all rows)."""
     found: dict[int, list[dict[str, Any]]] = {pair_id: [] for pair_id in pair_ids}
     if found:
-        sql = f"select {_EVENT} from decisions where pair_id in (select unnest($ids::bigint[])) order by decision_id"
+        sql = f"select {columns} from decisions where pair_id in (select unnest($ids::bigint[])) order by decision_id"
         for row in frame(connection, sql, {"ids": list(found)}).to_pylist():
             found[row["pair_id"]].append(row)
     return found
@@ -180,8 +182,7 @@ class _Batch:
         asked = {one for entry in entries for one in (entry.press, entry.undoes) if one is not None}
         sql = f"select {_EVENT} from decisions where press in (select unnest($presses::varchar[]))"
         self.presses = {row["press"]: row for row in self._rows(sql, presses=list(asked))}
-        new = [entry for entry in entries if entry.press not in self.presses]
-        pair_ids = {entry.pair_id for entry in new if entry.pair_id is not None}
+        pair_ids = {entry.pair_id for entry in entries if entry.pair_id is not None}
         pair_ids |= {row["pair_id"] for row in self.presses.values()}
         self.events = events_of(connection, list(pair_ids))
         sql = "select pair_id, original_id, candidate_id from pairs where pair_id in (select unnest($ids::bigint[]))"
@@ -233,32 +234,27 @@ class _Batch:
         if pair is None:
             raise _Refused(f"Pair {entry.pair_id} is not in the store any more. Nothing was stored; reload the queue.")
         pair_id = int(pair["pair_id"])
-        events = self.events[pair_id]
+        before = standing(self.events[pair_id])
         if entry.check_seen and entry.action == "decide":
-            self._refuse_if_changed(entry, events)
-        said_no = self.guard(self.connection, entry) if self.guard and entry.action == "decide" else None
-        before = standing(events)
-        if said_no:
+            self._refuse_if_changed(entry, pair_id, before)
+        if self.guard and entry.action == "decide" and (said_no := self.guard(self.connection, entry)):
             raise _Refused(said_no)
         verdict, result_id = self._result(entry, pair)
         row = self._append(entry, pair_id, verdict, result_id=result_id)
         return self._answer(entry, "ok", pair_id, row["decision_id"], verdict, was_decided=before is not None)
 
-    def _refuse_if_changed(self, entry: Entry, events: Sequence[Mapping[str, Any]]) -> None:
-        now = standing(events)
+    def _refuse_if_changed(self, entry: Entry, pair_id: int, now: Mapping[str, Any] | None) -> None:
+        taken_back = {event["undoes"] for event in self.events[pair_id] if event["reviewer"] != self.reviewer} - {None}
         if now is not None and now["decision_id"] != entry.seen and now["reviewer"] != self.reviewer:
             said = f"{now['reviewer']} {VERDICT_WORDS[now['verdict']]}"
-        elif now is None and entry.seen is not None and self._others_took_back(entry.seen, events):
+        elif now is None and entry.seen in taken_back:
             said = "it was taken back"
         else:
             return
         raise _Refused(
-            f"The decision on pair {entry.pair_id} changed while you had it on screen: {said}. Nothing was stored; "
+            f"The decision on pair {pair_id} changed while you had it on screen: {said}. Nothing was stored; "
             "look again and press again if you still think so."
         )
-
-    def _others_took_back(self, decision_id: int, events: Sequence[Mapping[str, Any]]) -> bool:
-        return any(event["undoes"] == decision_id and event["reviewer"] != self.reviewer for event in events)
 
     def _result(self, entry: Entry, pair: Mapping[str, Any]) -> tuple[str, int | None]:
         """The verdict to store and the example it keeps. An edit that changes nothing is an acceptance."""
@@ -307,11 +303,10 @@ class _Batch:
         if any(event["undoes"] == target["decision_id"] for event in self.events[target["pair_id"]]):
             text = f"Pair {target['pair_id']}: this was taken back before."
             return Applied(entry.press, "info", text, target["pair_id"], None, verdict=target["verdict"])
-        row = self._append(entry, target["pair_id"], "undo", undoes=target["decision_id"], like=target)
-        still = standing(self.events[target["pair_id"]]) is not None
+        row = self._append(entry, target["pair_id"], "undo", takes_back=target)
         return self._answer(
             entry, "ok", target["pair_id"], row["decision_id"], target["verdict"], undone=target["decision_id"],
-            was_decided=still,
+            was_decided=standing(self.events[target["pair_id"]]) is not None,
         )  # fmt: skip
 
     def _named(self, press: str) -> Mapping[str, Any]:
@@ -327,9 +322,8 @@ class _Batch:
             found = self._rows(sql, reviewer=self.reviewer)
             undone = {row["undoes"] for row in found}
             for row in found:
-                of_scope = entry.purpose in ("", row["purpose"]) and (
-                    not entry.purpose or row["campaign_id"] == entry.campaign_id
-                )
+                scope = (row["purpose"], row["campaign_id"])
+                of_scope = not entry.purpose or scope == (entry.purpose, entry.campaign_id)
                 if row["verdict"] != "undo" and row["decision_id"] not in undone and of_scope:
                     self.events |= events_of(self.connection, [row["pair_id"]])
                     return row
@@ -346,14 +340,13 @@ class _Batch:
         verdict: str,
         *,
         result_id: int | None = None,
-        undoes: int | None = None,
-        like: Mapping[str, Any] | None = None,
+        takes_back: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        of = like or {"purpose": entry.purpose or "review", "campaign_id": entry.campaign_id}
+        of = takes_back or {"purpose": entry.purpose or "review", "campaign_id": entry.campaign_id}
         row = {
             "decision_id": int(self.raw.execute("select nextval('decision_ids')").fetchall()[0][0]),
-            "pair_id": pair_id, "reviewer": self.reviewer, "verdict": verdict, "undoes": undoes,
-            "purpose": of["purpose"], "campaign_id": of["campaign_id"], "press": entry.press,
+            "pair_id": pair_id, "reviewer": self.reviewer, "verdict": verdict, "purpose": of["purpose"],
+            "campaign_id": of["campaign_id"], "undoes": takes_back and takes_back["decision_id"], "press": entry.press,
         }  # fmt: skip
         values = {
             **row, "result_id": result_id, "note": entry.note.strip() or None, "seconds": entry.seconds,

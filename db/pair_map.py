@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.filters import PairFilter
-from db.pair_queue import ACCEPTED, selection
+from db.pair_queue import STATE, selection
 from db.store import Store, frame
 
 MOST_POINTS = 20_000
@@ -55,9 +55,7 @@ def points(
         return frame(
             connection,
             f"""with {wanted.ctes}, w as (
-                select p.pair_id, p.{side}_id example_id, p.dataset_id, p.stage, p.method, p.proposal,
-                    case when c.verdict in {ACCEPTED} then 'accepted' when c.verdict = 'reject' then 'rejected'
-                        when p.pair_id in (select pair_id from disputed) then 'disputed' else 'undecided' end verdict
+                select p.pair_id, p.{side}_id example_id, p.dataset_id, p.stage, p.method, p.proposal, {STATE} verdict
                 {wanted.source} where {wanted.where} and exists (
                     select 1 from embeddings v where v.scorer_id = $embedder and v.example_id = p.{side}_id)
                 order by hash(p.pair_id), p.pair_id limit {int(limit)})

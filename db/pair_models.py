@@ -16,7 +16,7 @@ from core import decision_evidence as evidence
 from core.decision_evidence import Held, Proposal, Share
 from core.errors import StoreError
 from db import bulk
-from db.pair_training import ACCEPTING
+from db.schema import VERDICTS_DECIDED
 from db.store import Store, frame, rows
 
 SPOT_CHECK = 50
@@ -46,24 +46,18 @@ class PairModel:
         return Held.from_dict(self.metrics["measure"])
 
 
-def models(store: Store) -> list[PairModel]:
-    """All models, newest first."""
+def latest(store: Store) -> PairModel | None:
+    """The newest model, or None."""
     with store.read() as connection:
         found = rows(
             connection,
             """select model_id, settings::varchar settings, metrics::varchar metrics, n_decisions, trained_at,
-                trained_by from pair_models order by model_id desc""",
+                trained_by from pair_models order by model_id desc limit 1""",
         )
-    return [
-        PairModel(**{**row, "settings": json.loads(row["settings"]), "metrics": json.loads(row["metrics"])})
-        for row in found
-    ]
-
-
-def latest(store: Store) -> PairModel | None:
-    """The newest model, or None."""
-    found = models(store)
-    return found[0] if found else None
+    if not found:
+        return None
+    read = {name: json.loads(found[0][name]) for name in ("settings", "metrics")}
+    return PairModel(**{**found[0], **read})
 
 
 @dataclass(frozen=True)
@@ -222,7 +216,7 @@ def spot_check(store: Store, model_id: int, *, n: int = SPOT_CHECK, seed: int = 
             f"""with a as ({_ACCEPTED_BY.format(model=int(model_id))})
             select d.pair_id, d.verdict = 'reject' wrong from standing_decisions d join a on a.pair_id = d.pair_id
             where d.decision_id > a.decision_id and d.purpose <> 'bulk' and list_contains($ids, d.pair_id)
-                and d.verdict in {(*ACCEPTING, "reject")!r}
+                and d.verdict in {VERDICTS_DECIDED!r}
             qualify row_number() over (partition by d.pair_id order by d.decision_id desc) = 1""",
             {"ids": asked},
         )

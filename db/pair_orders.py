@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection
 
+from core.filters import PairFilter
 from core.indicators import FIRST_OUTPUTS, OUTPUTS
 from core.pair_ranks import disagreement, percentile_ranks
 from core.rules import Rule, TermMatch, match
@@ -48,7 +49,7 @@ class Order:
     """One order of pairs (alias ``p``): by ``value``, pairs without one last, then by id.
 
     ``join`` goes behind the query's own joins, ``params`` into its parameters (names begin with ``order_``), and
-    ``tables`` must be visible to it (:meth:`on`). ``note`` says which pairs have no value, or why another order was
+    ``table`` must be visible to it (:meth:`on`). ``note`` says which pairs have no value, or why another order was
     asked for than this one.
     """
 
@@ -56,7 +57,7 @@ class Order:
     descending: bool
     join: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    table: pa.Table | None = None
     note: str | None = None
 
     @property
@@ -66,17 +67,16 @@ class Order:
 
     @contextmanager
     def on(self, connection: Connection) -> Iterator[None]:
-        """Make ``tables`` visible to this connection for the length of the block."""
-        if not self.tables:
+        """Make ``table`` visible to this connection for the length of the block."""
+        if self.table is None:
             yield
             return
-        ((name, table),) = self.tables.items()
-        with registered(connection, name, table):
+        with registered(connection, _TABLE, self.table):
             yield
 
 
-def order_of(store: Store, filters: Any) -> Order:
-    """The order that a :class:`core.filters.PairFilter` asks for (``order, seed, rule, similar_to``).
+def order_of(store: Store, filters: PairFilter) -> Order:
+    """The order that ``filters`` ask for (``order, seed, rule, similar_to``).
 
     "indicators disagree"        :func:`_disagreement`, largest first
     "closest to the rule's cut"  :func:`_rule_distance`, smallest first
@@ -95,7 +95,7 @@ def order_of(store: Store, filters: Any) -> Order:
     if filters.order == "indicators disagree":
         return _kept_order(store, "disagree", lambda: _disagreement(store), descending=True)
     if filters.order == "closest to the rule's cut":
-        rule_id = getattr(filters, "rule", None)
+        rule_id = filters.rule
         found = next((row for row in fits.rules(store) if row["rule_id"] == rule_id), None)
         if found is None:
             return _oldest(f"Rule {rule_id} is not in the store any more, so the oldest pairs come first.")
@@ -107,7 +107,7 @@ def order_of(store: Store, filters: Any) -> Order:
         )
     if filters.order == "most uncertain":
         return _most_uncertain(store)
-    return _most_similar(store, getattr(filters, "similar_to", None))
+    return _most_similar(store, filters.similar_to)
 
 
 def _oldest(note: str) -> Order:
@@ -145,11 +145,9 @@ def _scores_version(store: Store) -> str:
     return "-".join(str(column[0].as_py()) for column in found.columns)
 
 
-def _fits(kept: _Kept | None, version: str) -> bool:
+def _fits(kept: _Kept, version: str) -> bool:
     """Whether kept values may be used: those of another version too while making new ones would take a large part of
     the time (a score job that runs changes the version with every shard)."""
-    if kept is None:
-        return False
     return kept.version == version or (
         kept.seconds > _SLOW_SECONDS and time.monotonic() - kept.made_at < _REST * kept.seconds
     )
@@ -176,7 +174,7 @@ def _kept_order(store: Store, name: str, compute: Callable[[], _Computed], *, de
         value="ord.value",
         descending=descending,
         join=f"left join {_TABLE} ord on ord.pair_id = p.pair_id",
-        tables={_TABLE: table},
+        table=table,
         note=note,
     )
 

@@ -35,6 +35,10 @@ _GROUPED = "group by pair_id having count(distinct (verdict, coalesce(result_id,
 _DISPUTED = f"disputed as (select pair_id from reviewer_decisions {_GROUPED})"
 _DECIDED = " left join current_decisions c on c.pair_id = p.pair_id"
 _FLAGGED = " left join current_flags f on f.pair_id = p.pair_id"
+STATE = f"""case when c.verdict in {ACCEPTED} then 'accepted' when c.verdict = 'reject' then 'rejected'
+    when p.pair_id in (select pair_id from disputed) then 'disputed' else 'undecided' end"""
+"""What stands on ``p``, by ``c`` and the common table ``disputed`` (:func:`selection`)."""
+
 _TEXTS = ("instruction", "input", "output")
 
 
@@ -217,20 +221,18 @@ def rows_of(connection: Connection, pair_ids: Sequence[int]) -> list[dict[str, A
                 left(o.instruction, {PREVIEW_CHARACTERS}) instruction,
                 left(n.instruction, {PREVIEW_CHARACTERS}) reflected,
                 p.ifd_original, p.ifd_candidate, p.r_ifd_original, p.r_ifd_candidate,
-                case when c.verdict in {ACCEPTED} then 'accepted' when c.verdict = 'reject' then 'rejected'
-                    when x.pair_id is not null then 'disputed' else 'undecided' end state,
+                {STATE} state,
                 c.verdict, coalesce(f.verdict = 'flag', false) flagged, c.reviewer, c.decided_at, p.created_at
             from asked a join pairs p on p.pair_id = a.pair_id
             left join examples o on o.example_id = p.original_id left join examples n on n.example_id = p.candidate_id
             left join datasets d on d.dataset_id = p.dataset_id
-            left join c on c.pair_id = p.pair_id left join f on f.pair_id = p.pair_id
-            left join disputed x on x.pair_id = p.pair_id order by a.place""",
+            left join c on c.pair_id = p.pair_id left join f on f.pair_id = p.pair_id order by a.place""",
             {"asked": [int(i) for i in pair_ids]},
         ).to_pylist()
 
 
 @contextmanager
-def asked_for(connection: Connection, pair_ids: Sequence[int]) -> Iterator[None]:
+def asked_for(connection: Connection, pair_ids: Sequence[int] | np.ndarray) -> Iterator[None]:
     """Make these ids visible to SQL as ``asked(place, pair_id)`` for the length of the block."""
     ids = pa.array(np.asarray(pair_ids, np.int64))
     with registered(connection, "asked", pa.table({"place": pa.array(np.arange(len(ids))), "pair_id": ids})):

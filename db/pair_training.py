@@ -23,6 +23,7 @@ from core.decision_model import CHOOSE, MEASURE, TRAIN, DecisionModel, fit, part
 from core.errors import AssayError, StoreError
 from db import permission
 from db.pair_features import Layout, Numbers, layout, numbers
+from db.pair_queue import ACCEPTED
 from db.store import Store, frame, registered, said_plainly, scalar, utc_now
 
 MOST_ROWS = 20_000
@@ -30,7 +31,6 @@ MOST_ROWS = 20_000
 
 BATCH = 50_000
 MODELS_KEPT = 3
-ACCEPTING = ("accept", "edit", "new_instruction", "new_response")
 _DECIDED = """current_decisions c join pairs p on p.pair_id = c.pair_id where c.purpose <> 'bulk'"""
 
 
@@ -52,7 +52,7 @@ def decided(store: Store) -> Decided:
     with store.read() as connection:
         found = frame(
             connection,
-            f"""select count(*) filter (c.verdict in {ACCEPTING!r}) yes, count(*) filter (c.verdict = 'reject') as no,
+            f"""select count(*) filter (c.verdict in {ACCEPTED}) yes, count(*) filter (c.verdict = 'reject') as no,
                 coalesce(max(c.decision_id), 0) as last from {_DECIDED}""",
         ).to_pylist()[0]
     return Decided(found["yes"], found["no"], found["last"], evidence.why_too_few(found["yes"], found["no"]))

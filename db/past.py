@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 from core.errors import StoreError
 from core.moment import CampaignThen, Moment
 from db import schema
-from db.store import Store, frame, rows, scalar, utc_now
+from db.store import Store, frame, scalar, utc_now
 
 VIEWS = ("standing_decisions", "reviewer_decisions", "current_decisions")
+_MOST_WRITTEN = 40
 _CREATE = re.compile(r"create (?:or replace )?view (\w+) as\s+(.*)", re.DOTALL)
 
 
@@ -37,6 +38,11 @@ class Frozen:
     ctes: str
     parameters: dict[str, Any]
 
+    def query(self, sql: str, *, more_ctes: str = "") -> str:
+        """``sql`` over these tables; ``more_ctes`` are common table expressions of its own, over these tables too."""
+        ctes = ",\n".join(filter(None, (self.ctes, more_ctes)))
+        return f"with {ctes} {sql}" if ctes else sql
+
 
 def frozen(moment: Moment | None) -> Frozen:
     """The tables of decisions, pairs, reflections and campaigns as of a moment, and the views over them.
@@ -45,11 +51,11 @@ def frozen(moment: Moment | None) -> Frozen:
     """
     if moment is None:
         return Frozen("", {})
-    absent = "".join(f" and decision_id not between {int(first)} and {int(last)}" for first, last in _short(moment))
+    absent, ranges = _absent(moment)
     then = ", ".join(f"({c.campaign_id}, {c.overlap}, {c.last_position})" for c in moment.campaigns)
     known = f"(values {then})" if then else "(select 0, 0, 0 where false)"
     tables = {
-        "decisions": f"""select * from main.decisions where decision_id <= $last_decision{absent}{_listed(moment)}""",
+        "decisions": f"""select * from main.decisions where decision_id <= $last_decision{absent}""",
         "pairs": "select * from main.pairs where pair_id <= $last_pair",
         "reflections": "select * from main.reflections where reflection_id <= $last_reflection",
         "then_campaigns": f"select * from {known} t(campaign_id, overlap, last_position)",
@@ -63,25 +69,19 @@ def frozen(moment: Moment | None) -> Frozen:
         "last_decision": moment.last_decision_id,
         "last_pair": moment.last_pair_id,
         "last_reflection": moment.last_reflection_id,
+        **ranges,
     }
-    if len(moment.absent_decisions) > _MOST_WRITTEN:
-        parameters["absent_first"] = [first for first, _ in moment.absent_decisions]
-        parameters["absent_last"] = [last for _, last in moment.absent_decisions]
     return Frozen(ctes, parameters)
 
 
-_MOST_WRITTEN = 40
-
-
-def _short(moment: Moment) -> tuple[tuple[int, int], ...]:
-    return moment.absent_decisions if len(moment.absent_decisions) <= _MOST_WRITTEN else ()
-
-
-def _listed(moment: Moment) -> str:
-    if len(moment.absent_decisions) <= _MOST_WRITTEN:
-        return ""
-    return """ and not exists (select 1 from (select unnest($absent_first) first, unnest($absent_last) last) a
+def _absent(moment: Moment) -> tuple[str, dict[str, Any]]:
+    """The condition that leaves out what was not there yet, with its parameters: a few ranges are written out."""
+    ranges = moment.absent_decisions
+    if len(ranges) <= _MOST_WRITTEN:
+        return "".join(f" and decision_id not between {int(first)} and {int(last)}" for first, last in ranges), {}
+    listed = """ and not exists (select 1 from (select unnest($absent_first) first, unnest($absent_last) last) a
         where decision_id between a.first and a.last)"""
+    return listed, {"absent_first": [first for first, _ in ranges], "absent_last": [last for _, last in ranges]}
 
 
 def now(store: Store) -> Moment:
@@ -178,19 +178,10 @@ def campaigns_of(connection: Connection, moment: Moment, dataset_id: int) -> lis
     past = frozen(moment)
     return frame(
         connection,
-        f"""with {past.ctes} select c.campaign_id, c.name, c.overlap, count(*) n_pairs from campaigns c
-        join campaign_pairs w on w.campaign_id = c.campaign_id join pairs p on p.pair_id = w.pair_id
-        where p.dataset_id = $dataset group by all order by c.campaign_id""",
+        past.query(
+            """select c.campaign_id, c.name, c.overlap, count(*) n_pairs from campaigns c
+            join campaign_pairs w on w.campaign_id = c.campaign_id join pairs p on p.pair_id = w.pair_id
+            where p.dataset_id = $dataset group by all order by c.campaign_id"""
+        ),
         {**past.parameters, "dataset": dataset_id},
     ).to_pylist()
-
-
-def decisions_named(store: Store, *, limit: int = 30) -> list[dict[str, Any]]:
-    """The newest decisions, to name a state by: ``decision_id, reviewer, verdict, decided_at``."""
-    with store.read() as connection:
-        return rows(
-            connection,
-            """select decision_id, reviewer, verdict, decided_at from decisions
-            order by decision_id desc limit :limit""",
-            limit=limit,
-        )

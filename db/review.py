@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,8 +13,8 @@ from core.errors import StoreError
 from db import decisions
 from db.store import Store, frame, rows, said_plainly
 
-_FROM = """from pairs p left join current_decisions c on c.pair_id = p.pair_id
-    left join current_flags f on f.pair_id = p.pair_id"""
+_HISTORY = """decision_id, pair_id, reviewer, verdict, note, seconds, decided_at, undoes, result_id, purpose,
+    campaign_id, bulk_id"""
 
 
 def any_pairs(store: Store) -> bool:
@@ -99,15 +98,7 @@ def _critique(call: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _events(connection: Connection, pair_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {pair_id: [] for pair_id in pair_ids}
-    for row in frame(
-        connection,
-        """select decision_id, pair_id, reviewer, verdict, note, seconds, decided_at, undoes, result_id, purpose,
-            campaign_id, bulk_id from decisions
-        where pair_id in (select unnest($ids::bigint[])) order by decision_id""",
-        {"ids": list(pair_ids)},
-    ).to_pylist():
-        found[row["pair_id"]].append(row)
+    found = decisions.events_of(connection, pair_ids, columns=_HISTORY)
     for events in found.values():
         undone = {event["undoes"] for event in events}
         for event in events:
@@ -129,26 +120,26 @@ def _flag(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def standing(connection: Connection, events: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[int, Mapping[str, Any]]:
     """What stands on these pairs (``current_decisions``), from all their rows: the view is asked only where several
     people must agree, since it costs 10 ms and more."""
-    decided = [pair_id for pair_id, rows in events.items() if decisions.standing(rows) is not None]
-    if not decided:
+    latest = {pair_id: decisions.standing(rows) for pair_id, rows in events.items()}
+    found: dict[int, Mapping[str, Any]] = {pair_id: row for pair_id, row in latest.items() if row is not None}
+    if not found:
         return {}
     shared = set(
         frame(
             connection,
             """select distinct p.pair_id from campaign_pairs p join campaigns c on c.campaign_id = p.campaign_id
             where c.overlap > 1 and p.pair_id in (select unnest($ids::bigint[]))""",
-            {"ids": decided},
+            {"ids": list(found)},
         )["pair_id"].to_pylist()
     )
-    latest = {pair_id: decisions.standing(rows) for pair_id, rows in events.items() if pair_id not in shared}
-    found: dict[int, Mapping[str, Any]] = {pair_id: row for pair_id, row in latest.items() if row is not None}
     if shared:
         table = frame(
             connection,
             "select * from current_decisions where list_contains($ids::bigint[], pair_id)",
             {"ids": list(shared)},
         )
-        found |= {row["pair_id"]: row for row in table.to_pylist()}
+        agreed = {row["pair_id"]: row for row in table.to_pylist()}
+        found = {pair_id: row for pair_id, row in found.items() if pair_id not in shared} | agreed
     return found
 
 
@@ -166,12 +157,6 @@ def skipped_since(store: Store, moment: datetime) -> list[int]:
                 select undoes from decisions where undoes is not null and decided_at >= $moment)"""
         found: list[int] = frame(connection, sql, {"moment": moment})["pair_id"].to_pylist()
     return found
-
-
-def press_is_stored(store: Store, press: str) -> bool:
-    """Whether the key press of this name has been stored."""
-    with store.read() as connection:
-        return bool(rows(connection, "select 1 from decisions where press = :press", press=press))
 
 
 def pairs_of(store: Store, example_id: int) -> list[dict[str, Any]]:
@@ -194,21 +179,23 @@ def counts(store: Store, *, dataset_ids: Sequence[int] = ()) -> dict[str, Any]:
     with store.read() as connection:
         found: dict[str, Any] = frame(
             connection,
-            f"""select count(*) n_pairs, count(c.pair_id) n_decided,
+            """select count(*) n_pairs, count(c.pair_id) n_decided,
                 count(*) filter (c.verdict in ('accept', 'edit', 'new_instruction', 'new_response')) n_accepted,
                 count(*) filter (c.verdict = 'reject') n_rejected, count(*) filter (f.verdict = 'flag') n_flagged
-            {_FROM} where len($datasets) = 0 or list_contains($datasets, p.dataset_id)""",
+            from pairs p left join current_decisions c on c.pair_id = p.pair_id
+            left join current_flags f on f.pair_id = p.pair_id
+            where len($datasets) = 0 or list_contains($datasets, p.dataset_id)""",
             {"datasets": list(dataset_ids)},
         ).to_pylist()[0]
     return found
 
 
 def own_pace(store: Store, reviewer: str) -> dict[str, Any]:
-    """Of one person, without bulk decisions: ``n_today, n_all, latest`` and ``seconds``, those of the last 50."""
+    """Of one person, without bulk decisions: ``n_today`` and ``seconds``, those of the last 50."""
     with store.read() as connection:
         mine = rows(
             connection,
-            """select decision_id, seconds, decided_at, undoes, verdict,
+            """select decision_id, seconds, undoes, verdict,
                 decided_at >= date_trunc('day', now() at time zone 'utc') today
             from decisions where reviewer = :reviewer and purpose <> 'bulk' order by decision_id desc""",
             reviewer=reviewer,
@@ -221,20 +208,7 @@ def own_pace(store: Store, reviewer: str) -> dict[str, Any]:
     ]
     return {
         "n_today": sum(row["today"] for row in kept),
-        "n_all": len(kept),
-        "latest": kept[0]["decided_at"] if kept else None,
         "seconds": [row["seconds"] for row in kept if row["seconds"] is not None][:50],
-    }
-
-
-def progress(store: Store, *, reviewer: str | None = None, dataset_ids: Sequence[int] = ()) -> dict[str, Any]:
-    """:func:`counts`, and of ``reviewer``: decisions today and the median seconds of the last 50."""
-    mine = own_pace(store, reviewer or "")
-    seconds = mine.pop("seconds")
-    return {
-        **counts(store, dataset_ids=dataset_ids),
-        **mine,
-        "median_seconds": statistics.median(seconds) if seconds else None,
     }
 
 

@@ -5,7 +5,7 @@ What was voted leaves this module only once the round is revealed; before that, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,13 +18,10 @@ from core.voting import Tally
 from db import board, decisions, permission
 from db.board import CLOSED, OPEN, REVEALED, Board
 from db.decisions import Entry
-from db.store import Store, rows, said_plainly, scalar, utc_now
+from db.store import Store, frame, rows, said_plainly, scalar, utc_now
 
 ROUNDS = 2
 """Before the discussion, and after it."""
-
-_COUNTING = """select identity, verdict from ballots where vote_id = :vote and round = :round
-    qualify row_number() over (partition by identity order by ballot_id desc) = 1"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ class Vote:
     after: Tally | None
     change: voting.Change | None
     adopted: str | None
+
+    @property
+    def last(self) -> Tally | None:
+        """The latest round that was revealed; None: none was."""
+        return self.after or self.before
 
 
 # ---- the presenter ----
@@ -201,7 +203,7 @@ def vote(store: Store, vote_id: int) -> Vote:
         found = rows(connection, "select * from votes where vote_id = :id", id=vote_id)
         if not found:
             raise StoreError(f"There is no vote {vote_id}.")
-        return _vote(connection, found[0], _revealed(connection).get(vote_id, frozenset()))
+        return _votes(connection, found, _revealed(connection))[0]
 
 
 def votes(store: Store, *, limit: int = 100) -> list[Vote]:
@@ -210,7 +212,7 @@ def votes(store: Store, *, limit: int = 100) -> list[Vote]:
         revealed = _revealed(connection)
         found = rows(connection, "select * from votes order by vote_id desc")
         shown = [row for row in found if row["vote_id"] in revealed][:limit]
-        return [_vote(connection, row, revealed[row["vote_id"]]) for row in shown]
+        return _votes(connection, shown, revealed)
 
 
 def _revealed(connection: Connection) -> dict[int, frozenset[int]]:
@@ -222,19 +224,33 @@ def _revealed(connection: Connection) -> dict[int, frozenset[int]]:
     return {int(row["vote_id"]): frozenset(row["rounds"]) for row in found}
 
 
-def _vote(connection: Connection, row: Mapping[str, Any], revealed: frozenset[int]) -> Vote:
-    ballots = {
-        number: {
-            one["identity"]: one["verdict"] for one in rows(connection, _COUNTING, vote=row["vote_id"], round=number)
-        }
-        for number in revealed
+def _votes(
+    connection: Connection, found: Sequence[Mapping[str, Any]], revealed: Mapping[int, frozenset[int]]
+) -> list[Vote]:
+    ids = [row["vote_id"] for row in found]
+    ballots: dict[int, dict[int, dict[str, str]]] = {
+        vote_id: {number: {} for number in revealed.get(vote_id, ())} for vote_id in ids
     }
-    tallies = {number: voting.tally(found) for number, found in ballots.items()}
-    adopted = scalar(
+    counting = frame(
         connection,
-        """select verdict from standing_decisions where press = :press""",
-        press=adoption_press(row["vote_id"]),
+        """select vote_id, round, identity, verdict from ballots where list_contains($ids, vote_id)
+        qualify row_number() over (partition by vote_id, round, identity order by ballot_id desc) = 1""",
+        {"ids": ids},
     )
+    for one in counting.to_pylist():
+        if one["round"] in ballots[one["vote_id"]]:
+            ballots[one["vote_id"]][one["round"]][one["identity"]] = one["verdict"]
+    adopted = frame(
+        connection,
+        "select press, verdict from standing_decisions where list_contains($presses, press)",
+        {"presses": [adoption_press(vote_id) for vote_id in ids]},
+    )
+    verdicts = {row["press"]: row["verdict"] for row in adopted.to_pylist()}
+    return [_vote(row, ballots[row["vote_id"]], adopted=verdicts.get(adoption_press(row["vote_id"]))) for row in found]
+
+
+def _vote(row: Mapping[str, Any], ballots: Mapping[int, Mapping[str, str]], *, adopted: str | None) -> Vote:
+    tallies = {number: voting.tally(found) for number, found in ballots.items()}
     return Vote(
         vote_id=row["vote_id"],
         pair_id=row["pair_id"],
@@ -242,7 +258,7 @@ def _vote(connection: Connection, row: Mapping[str, Any], revealed: frozenset[in
         opened_by=row["opened_by"],
         before=tallies.get(1),
         after=tallies.get(ROUNDS),
-        change=voting.change(ballots[1], ballots[ROUNDS]) if {1, ROUNDS} <= revealed else None,
+        change=voting.change(ballots[1], ballots[ROUNDS]) if {1, ROUNDS} <= ballots.keys() else None,
         adopted=adopted,
     )
 
@@ -257,7 +273,7 @@ def adoption_press(vote_id: int) -> str:
 
 def adoptable(found: Vote) -> tuple[str | None, str]:
     """The verdict that an admin may store as the decision, or None; and why not, or what it rests on."""
-    last = found.after or found.before
+    last = found.last
     if found.adopted:
         return None, "The outcome stands as a decision."
     if last is None:
@@ -283,8 +299,8 @@ def adopt(store: Store, *, vote_id: int, identity: str) -> int:
         with store.read() as connection:
             press = adoption_press(vote_id)
             return int(scalar(connection, "select decision_id from decisions where press = :press", press=press))
-    verdict, words = adoptable(found)
-    if verdict is None:
+    last, (verdict, words) = found.last, adoptable(found)
+    if verdict is None or last is None:
         raise StoreError(f"{words} Nothing was stored.")
     made = decisions.apply(
         store,
@@ -297,7 +313,7 @@ def adopt(store: Store, *, vote_id: int, identity: str) -> int:
                 note=f"Vote {vote_id} on the meeting board: {words}.",
                 purpose="adjudication",
                 check_seen=False,
-                shown={"vote_id": vote_id, "counts": dict((found.after or found.before or voting.tally({})).counts)},
+                shown={"vote_id": vote_id, "counts": dict(last.counts)},
             )
         ],
         reviewer=identity,

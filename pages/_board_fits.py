@@ -7,17 +7,17 @@ from core.charts import regression as regression_charts
 from core.charts import univariate as charts
 from core.charts.univariate import Panel
 from core.errors import AssayError
-from core.indicators import DEFAULT_NEIGHBOUR, FIRST_OUTPUTS, LOSSES
+from core.indicators import DEFAULT_NEIGHBOUR, FIRST_OUTPUTS, LOSSES, OUTPUTS
 from core.report import Figure, Missing, Slide
-from core.run_table import coverage, run_table, varies
+from core.run_table import coverage, varies
 from core.univariate import Group, groups
-from db import fits, studies, study_means
+from db import fits, studies
 from db.service import Service
 from db.study_means import IndicatorColumn
+from pages import _fit
 
 MOST_PANELS = 8
 ENOUGH_RUNS = 8
-_USUAL = ("reward", "length", f"knn_{DEFAULT_NEIGHBOUR}")
 
 
 def _panels(service: Service) -> tuple[str, list[tuple[IndicatorColumn, Group]]]:
@@ -28,28 +28,17 @@ def _panels(service: Service) -> tuple[str, list[tuple[IndicatorColumn, Group]]]
         return "", []
     # The newest one that says something: a correlation over three runs hardly does.
     study = next((one for one in found if one["n_done"] >= ENOUGH_RUNS), found[0])
-    runs = studies.runs(service.store, [study["study_id"]])
-    wanted = list(dict.fromkeys(run["dataset_id"] for run in runs if run["dataset_id"] is not None))
-    columns = study_means.indicator_columns(service.store, wanted, neighbours=(DEFAULT_NEIGHBOUR,)) if wanted else []
-    means = study_means.indicator_means(service.store, wanted, columns)
-    table = run_table(
-        runs,
-        keys=[column.key for column in means.columns],
-        dataset_ids=means.dataset_ids,
-        mean=means.mean,
-        n_values=means.n_values,
-        n_members=means.n_members,
-    )
+    _, columns, table = _fit.load(service.store, [study["study_id"]], (DEFAULT_NEIGHBOUR,))
     good = {one.key for one in coverage(table) if varies(one)}
     raw = {output.key for output in LOSSES.outputs}
     shown: list[tuple[IndicatorColumn, Group]] = []
-    for column in means.columns:
+    for column in columns:
         if column.key not in good or column.output in raw:
             continue
         made = groups(table, key=column.key, output=column.output, scorer_id=column.scorer_id)
         if made:
             shown.append((column, max(made, key=lambda group: len(group.points))))
-    shown.sort(key=lambda one: (_USUAL.index(one[0].output) if one[0].output in _USUAL else len(_USUAL),
+    shown.sort(key=lambda one: (_fit.USUAL.index(one[0].output) if one[0].output in _fit.USUAL else len(_fit.USUAL),
                                 one[0].output not in FIRST_OUTPUTS))  # fmt: skip
     return str(study["name"]), shown[:MOST_PANELS]
 
@@ -118,6 +107,4 @@ def regression(service: Service) -> Slide:
 
 
 def _labels(service: Service, names: list[str]) -> dict[str, str]:
-    from core.indicators import OUTPUTS
-
     return {name: OUTPUTS[key].label for name in names if (key := name.partition("@")[0]) in OUTPUTS}

@@ -160,7 +160,7 @@ def pace(service: Service) -> Slide:
     """Decisions over time and by person."""
     store = service.store
     found, people = board_numbers.pace(store), review.team_progress(store)
-    undecided = sum(row["n_undecided"] for row in board_numbers.review_by_dataset(store))
+    counts = review.counts(store)
     timeline = review.decisions_over_time(store)
     called = _ui.people_names(store, (row["reviewer"] for row in people))
     people = [{**row, "reviewer": called[row["reviewer"]]} for row in people if row["n_decisions"]]
@@ -168,7 +168,7 @@ def pace(service: Service) -> Slide:
     return Slide(
         key="pace",
         title="Pace",
-        text=words.pace_words(found, people, n_undecided=undecided, at=utc_now()),
+        text=words.pace_words(found, people, n_undecided=counts["n_pairs"] - counts["n_decided"], at=utc_now()),
         figures=(
             Figure(title="Decisions over time", name="decisions-over-time",
                    figure=review_charts.over_time(timeline), rows=timeline, wide=False),
@@ -269,8 +269,7 @@ def voted(service: Service) -> Slide:
 
 
 def _majority(one: votes.Vote) -> str:
-    last = one.after or one.before
-    return review_charts.VERDICT_LABELS[last.majority] if last is not None and last.majority else ""
+    return review_charts.VERDICT_LABELS[one.last.majority] if one.last is not None and one.last.majority else ""
 
 
 # ---- which there are ----

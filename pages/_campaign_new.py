@@ -20,7 +20,7 @@ from core.campaign import (
 )
 from core.errors import AssayError
 from core.filters import PairFilter
-from db import campaign_gold, campaigns, pair_queue, review
+from db import campaign_gold, campaign_progress, campaigns, pair_queue, review
 from db.campaigns import LONGEST_GUIDELINES, LONGEST_NAME
 from db.service import Service
 from db.store import Store
@@ -69,7 +69,7 @@ def _filter(service: Service) -> PairFilter:
 def _pairs(service: Service) -> Chosen:
     st.markdown("**Which pairs**")
     filters = _filter(service)
-    queue = _queue(service.store, str(service.store.path), _campaign_view.version(service), filters)
+    queue = _queue(service.store, str(service.store.path), campaign_progress.version(service.store), filters)
     n = len(queue)
     if n == 0:
         return Chosen((), "", filters, 0)

@@ -32,11 +32,6 @@ def names(service: Service) -> dict[str, str]:
     return people.names(service.store)
 
 
-def version(service: Service) -> str:
-    """What changes with campaigns and decisions."""
-    return campaign_progress.version(service.store)
-
-
 def state_word(campaign: Campaign, progress: Progress) -> str:
     """The state of a campaign, with a sign."""
     if campaign.state == "open" and not progress.n_left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import streamlit as st
@@ -10,7 +10,7 @@ import streamlit as st
 from core.errors import AssayError
 from core.moment import Moment
 from db import curated, exports, past
-from db.store import Store
+from db.store import Store, utc_now
 from pages import _ui
 
 KINDS = {"now": "Now", "export": "An export", "time": "A time", "decision": "A decision"}
@@ -82,7 +82,7 @@ def _of_export(store: Store, dataset_id: int, value: str) -> Moment | None:
 
 
 def _at_time(store: Store, dataset_id: int, value: str) -> Moment | None:
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = utc_now()
     try:
         asked = datetime.fromisoformat(value).replace(tzinfo=None)
     except ValueError:

@@ -54,14 +54,14 @@ class Chosen:
         return _rows.identity(self.study_ids, self.version, *more)
 
 
-@st.cache_data(max_entries=16, show_spinner="Taking the means of the indicators over the runs …")
-def _load(
-    _store: Store, path: str, version: str, study_ids: tuple[int, ...], neighbours: tuple[int, ...]
+def load(
+    store: Store, study_ids: Sequence[int], neighbours: tuple[int, ...]
 ) -> tuple[list[dict[str, Any]], list[IndicatorColumn], RunTable]:
-    runs = studies.runs(_store, study_ids)
+    """The runs of studies, the indicators of their datasets, and both as a table; computed at each call."""
+    runs = studies.runs(store, study_ids)
     wanted = list(dict.fromkeys(run["dataset_id"] for run in runs if run["dataset_id"] is not None))
-    columns = study_means.indicator_columns(_store, wanted, neighbours=neighbours) if wanted else []
-    means = study_means.indicator_means(_store, wanted, columns)
+    columns = study_means.indicator_columns(store, wanted, neighbours=neighbours) if wanted else []
+    means = study_means.indicator_means(store, wanted, columns)
     table = run_table(
         runs,
         keys=[column.key for column in means.columns],
@@ -71,6 +71,13 @@ def _load(
         n_members=means.n_members,
     )
     return runs, list(means.columns), table
+
+
+@st.cache_data(max_entries=16, show_spinner="Taking the means of the indicators over the runs …")
+def _load(
+    _store: Store, path: str, version: str, study_ids: tuple[int, ...], neighbours: tuple[int, ...]
+) -> tuple[list[dict[str, Any]], list[IndicatorColumn], RunTable]:
+    return load(_store, study_ids, neighbours)
 
 
 def _name(study: Study) -> str:

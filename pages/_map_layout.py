@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import streamlit as st
 
 from core.embedding_layout import MOST_VECTORS, N_STAGES, Layouts
+from db import embeddings
+from db.store import Store
 from pages import _ui
 
 PCA, TSNE = "pca", "tsne"
 WORDS = {PCA: "Principal components", TSNE: "t-SNE"}
+TSNE_TITLES = ("t-SNE 1", "t-SNE 2")
 _layouts = Layouts()
 Places = dict[int, tuple[float, float]]
 
@@ -28,6 +31,21 @@ def choose(*, key: str, parameter: str = "layout") -> str:
     if chosen != asked or parameter in st.query_params:
         st.query_params[parameter] = chosen
     return str(chosen)
+
+
+def vectors(store: Store, *, scorer_id: int, example_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of ``example_ids`` that have a vector, rising, int64 ``[n]``, and the vectors float32 ``[n, d]``."""
+    found = list(embeddings.vectors_of(store, scorer_id=scorer_id, example_ids=example_ids))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    ids, columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(ids)
+    return ids[order], columns[order]
+
+
+def component_titles(shares: tuple[float, float]) -> tuple[str, str]:
+    """The titles of the axes of principal components with these ``shares`` of the variance."""
+    return f"first component ({shares[0]:.1%} of the variance)", f"second component ({shares[1]:.1%})"
 
 
 def tsne(key: Hashable, read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Places | None:

@@ -34,8 +34,12 @@ STATE_HELP = (
 
 @dataclass(frozen=True)
 class Facets:
-    """What there is to filter by: names of datasets, values that occur, names of scorers of candidates and of lists."""
+    """What there is to filter by: names of datasets, values that occur, names of scorers of candidates and of lists.
 
+    ``version`` is that of the store (``queries.version``) when it was looked at.
+    """
+
+    version: str
     datasets: Mapping[int, str]
     values: Mapping[str, Sequence[str]]
     scorers: Mapping[int, Mapping[str, Any]]
@@ -52,11 +56,13 @@ def _scorers(_store: Store, path: str, version: str) -> list[dict[str, Any]]:
 def facets(service: Service) -> Facets:
     """What the store holds now."""
     store = service.store
+    version = queries.version(store)
     found = pair_queue.facets(store)
-    scorers = {s["scorer_id"]: s for s in _scorers(store, str(store.path), queries.version(store))}
+    scorers = {s["scorer_id"]: s for s in _scorers(store, str(store.path), version)}
     lists = {row["list_id"]: f"{row['name']} ({row['n_pairs']:,})" for row in pair_lists.lists(store)}
     rules = {row["rule_id"] or 0: row["name"] for row in fits.rules(store)}
     return Facets(
+        version=version,
         datasets=_ui.distinct(dict(found["datasets"])),
         values={name: found[name] for name in MULTIPLE if name != "datasets"},
         scorers=scorers,

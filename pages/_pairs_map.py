@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.charts import relations as charts
 from core.embedding_layout import MOST_VECTORS
 from core.filters import PairFilter
 from core.indicators import INDICATORS
-from db import embeddings, pair_map
+from db import pair_map
 from db.store import Store
 from pages import _choose, _map_layout, _pairs_table, _pairs_view, _rows, _selection, _ui
 from pages._map_layout import Places
@@ -54,20 +55,11 @@ def _points(_store: Store, path: str, version: str, drawn: Drawn) -> list[dict[s
     ).to_pylist()
 
 
-def _vectors(store: Store, embedder: int, example_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    found = list(embeddings.vectors_of(store, scorer_id=embedder, example_ids=example_ids))
-    if not found:
-        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
-    ids, vectors = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(ids)
-    return ids[order], vectors[order]
-
-
 @st.cache_data(max_entries=16, show_spinner="Taking the principal components …")
 def _components(
     _store: Store, path: str, embedder: int, n_vectors: int, ids_mark: str, _example_ids: Sequence[int]
 ) -> tuple[Places, tuple[float, float]] | None:
-    ids, vectors = _vectors(_store, embedder, _example_ids)
+    ids, vectors = _map_layout.vectors(_store, scorer_id=embedder, example_ids=_example_ids)
     plane = projection.fit([vectors]) if len(ids) else None
     if plane is None:
         return None
@@ -100,12 +92,13 @@ def show(view: PairView) -> None:
         )
         return
     places, shares = found
-    titles = (f"first component ({shares[0]:.1%} of the variance)", f"second component ({shares[1]:.1%})")
+    titles = _map_layout.component_titles(shares)
     if drawn.layout == _map_layout.TSNE:
         key = (*view.key[:1], drawn.embedder, drawn.n_vectors, mark)
-        laid_out = _map_layout.tsne(key, lambda: _vectors(view.store, drawn.embedder, examples))
+        read = partial(_map_layout.vectors, view.store, scorer_id=drawn.embedder, example_ids=examples)
+        laid_out = _map_layout.tsne(key, read)
         if laid_out is not None:
-            places, titles = laid_out, ("t-SNE 1", "t-SNE 2")
+            places, titles = laid_out, _map_layout.TSNE_TITLES
     points = [
         {**row, "x": places[row["example_id"]][0], "y": places[row["example_id"]][1]}
         for row in rows

@@ -28,7 +28,6 @@ class PairView:
     filters: PairFilter
     meaning: str
     there: Facets
-    version: str
 
     @property
     def store(self) -> Store:
@@ -38,7 +37,7 @@ class PairView:
     @property
     def key(self) -> tuple[str, str]:
         """The first parts of the key of what is remembered."""
-        return str(self.store.path), self.version
+        return str(self.store.path), self.there.version
 
     def params(self) -> dict[str, str]:
         """The query parameters that show it again."""

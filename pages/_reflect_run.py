@@ -41,7 +41,7 @@ def show(service: Service) -> None:
     at_work = status is not None and not jobs.is_settled(service.store, status)
     st.fragment(_watch, run_every=1 if at_work else None)(service, job_id, options, at_work)
     with st.container(horizontal=True):
-        if review.progress(service.store)["n_pairs"]:
+        if review.any_pairs(service.store):
             query = {"datasets": str(job["dataset_id"])} if job["dataset"] is not None else {}
             st.page_link("review.py", label="Review the pairs", icon=":material/compare:", query_params=query)
         st.page_link("jobs.py", label="Open the job", icon=":material/work_history:", query_params={"job": job_id})

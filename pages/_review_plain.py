@@ -160,24 +160,24 @@ def _typed(view: Mapping[str, Any]) -> dict[str, str]:
     return {name: state.get(_area_key(view["pair_id"], name), text) for name, text in texts.items()}
 
 
-def _keep_draft(desk: Desk, view: Mapping[str, Any]) -> None:
+def _keep_draft(desk: Desk, view: dict[str, Any]) -> None:
     texts = _typed(view)
     try:
         drafts.save(desk.service.store, desk.identity, {view["pair_id"]: texts})
     except AssayError as error:
         st.session_state[STATE].answer = ("error", f"Your draft was not kept: {error}")
         return
-    view["draft"] = {"texts": texts}  # type: ignore[index]
+    view["draft"] = {"texts": texts}
 
 
-def _save_edit(desk: Desk, view: Mapping[str, Any]) -> None:
+def _save_edit(desk: Desk, view: dict[str, Any]) -> None:
     _keep_draft(desk, view)
     press(desk, view["pair_id"], "decide", "edit", edited=Example(**_typed(view)))
 
 
-def _forget_draft(desk: Desk, view: Mapping[str, Any]) -> None:
+def _forget_draft(desk: Desk, view: dict[str, Any]) -> None:
     drafts.save(desk.service.store, desk.identity, {view["pair_id"]: None})
-    view["draft"] = None  # type: ignore[index]
+    view["draft"] = None
     for name in _TEXTS:
         st.session_state.pop(_area_key(view["pair_id"], name), None)
 
@@ -201,7 +201,10 @@ def show_desk(desk: Desk, seat: Seat, after_the_end: Callable[[Seat], None]) -> 
     # The browser draws in the order of the run: buttons that came first were pressed for a pair not yet to be read.
     bar = st.container()
     _facts(view)
-    (_edit if plain.mode == "edit" else _texts)(desk, view)
+    if plain.mode == "edit":
+        _edit(desk, view)
+    else:
+        _texts(view)
     with bar:
         _buttons(desk, plain, view)
     _said(view)
@@ -284,7 +287,7 @@ def marked(segments: list[list[Any]], mark: str) -> str:
     )
 
 
-def _texts(_desk: Desk, view: Mapping[str, Any]) -> None:
+def _texts(view: Mapping[str, Any]) -> None:
     for one in view["fields"]:
         note = f" · {one['note']}" if one["note"] else ""
         for column, side, mark in zip(st.columns(2), ("original", "reflected"), ("del", "ins"), strict=True):
@@ -293,7 +296,7 @@ def _texts(_desk: Desk, view: Mapping[str, Any]) -> None:
             column.html(f'<div class="assay-label">{title}</div><div class="assay-text {side}">{body}</div>')
 
 
-def _edit(desk: Desk, view: Mapping[str, Any]) -> None:
+def _edit(desk: Desk, view: dict[str, Any]) -> None:
     pair_id, texts = view["pair_id"], _typed(view)
     originals = {one["field"]: "".join(text for _, text in one["original"]) for one in view["fields"]}
     for name, label in zip(_TEXTS, ("Instruction", "Input", "Response"), strict=True):

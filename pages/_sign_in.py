@@ -17,9 +17,7 @@ from core.sign_in import NAMES, PROVIDER
 from db import people
 from db.permission import Actor
 from pages import _ui, _who
-from pages._who import actor_of_token, api_token, who
-
-__all__ = ["actor_of_token", "api_token", "ask_name", "who"]
+from pages._who import who
 
 ROLE_WORDS: Mapping[str, str] = {
     "none": "signed in, sees nothing yet",
@@ -169,9 +167,8 @@ def _keeper() -> Callable[..., Any]:
 
 def _keep(name: str, value: str, *, seconds: int, here: bool = False) -> None:
     """Have the browser keep a cookie, for 0 seconds: drop it. ``here``: its value is the address of this page."""
-    mark = hashlib.sha256(value.encode()).hexdigest()[
-        :12
-    ]  # a key must not hold "__", which one token in a hundred does
+    # A key must not hold "__", which one token in a hundred does.
+    mark = hashlib.sha256(value.encode()).hexdigest()[:12]
     with st.container(key=f"assay-keeper-{name}"):
         _keeper()(key=f"{name}-{mark}", data={"name": name, "value": value, "seconds": seconds, "here": here})
 

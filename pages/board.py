@@ -15,7 +15,7 @@ from db.board import VOTE_SLIDE
 from db.permission import Actor
 from db.service import Service
 from db.store import utc_now
-from pages import _board_live, _sign_in, _ui
+from pages import _board_live, _sign_in, _ui, _who
 from pages._board import board_component, room
 from pages._board_slides import BY_KEY
 
@@ -80,18 +80,17 @@ def _go() -> None:
 
 def _bar(service: Service, actor: Actor | None, mode: str, shown: str) -> None:
     who = actor or Actor(identity="", name="", role="viewer")
-    token = _sign_in.api_token()
-    version = _board_live.version(service, shown) if shown != VOTE_SLIDE else ""
+    state = room.state(service, who, session="page", mode="", slide=shown)
     board_component(
         {
             "api": "/api/board",
-            "token": token,
+            "token": _who.api_token(),
             "mode": mode,
             "slide": shown,
-            "version": version,
+            "version": state["version"],
             "screen": st.session_state.get(SCREEN, "desk"),
             "me": {"name": who.name, "reviewer": who.may("review"), "admin": who.may("administer")},
-            "state": room.state(service, who, session="page", mode="", slide=shown),
+            "state": state,
         },
         key=COMPONENT,
         on_go=_go,
@@ -221,4 +220,4 @@ def _show() -> None:
         _slide(service, shown, meeting=bool(mode), screen=screen)
 
 
-st.fragment(_show, run_every=None if _sign_in.api_token() else LIVE_SECONDS)()
+st.fragment(_show, run_every=None if _who.api_token() else LIVE_SECONDS)()

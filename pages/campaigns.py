@@ -53,7 +53,7 @@ def _list(service: Service) -> None:
         placeholder="—",
         key=widget,
         on_select=lambda: _open(ids, widget),
-        selection_mode=["single-row", "single-cell"],
+        **_pick.options(ids, None),
         column_config={
             "campaign": st.column_config.TextColumn(width=170),
             "state": st.column_config.TextColumn(width=85),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,34 +184,42 @@ def place_order(order: Order) -> None:
     st.session_state.pop(RESULT, None)
 
 
+@contextmanager
+def written(begins: str, *, n_rows: int, of: str = "") -> Iterator[Callable[[int], None]]:
+    """A bar while a file is written; it is told how many rows are done, and goes when the file is there or refused."""
+    bar = st.progress(0.0, text=begins)
+
+    def on_rows(done: int) -> None:
+        bar.progress(min(1.0, done / max(n_rows, 1)), text=f"{done:,}{of} rows")
+
+    try:
+        yield on_rows
+    finally:
+        bar.empty()
+
+
 def carry_out(order: Order, *, dataset: str, n_rows: int) -> None:
     """Write the file, with progress; keep the result for the downloads."""
     service = _ui.current_service()
-    bar = st.progress(0.0, text=f"Writing {n_rows:,} rows …")
-
-    def on_rows(done: int) -> None:
-        bar.progress(min(1.0, done / max(n_rows, 1)), text=f"{done:,} of {n_rows:,} rows")
-
     try:
-        done = exports.export_curated(
-            service.store,
-            service.settings.exports_path,
-            dataset_id=order.dataset_id,
-            dataset=dataset,
-            choice=order.choice,
-            format=order.format,
-            expected=order.mark,
-            exported_by=_ui.reviewer() or None,
-            moment=order.moment,
-            on_rows=on_rows,
-        )
+        with written(f"Writing {n_rows:,} rows …", n_rows=n_rows, of=f" of {n_rows:,}") as on_rows:
+            done = exports.export_curated(
+                service.store,
+                service.settings.exports_path,
+                dataset_id=order.dataset_id,
+                dataset=dataset,
+                choice=order.choice,
+                format=order.format,
+                expected=order.mark,
+                exported_by=_ui.reviewer() or None,
+                moment=order.moment,
+                on_rows=on_rows,
+            )
         st.session_state[RESULT] = (order.asked, done)
     except exports.CuratedSetChangedError as error:
         st.warning(_ui.plain(str(error)), icon=":material/sync_problem:")
     except AssayError as error:
         st.error(_ui.plain(str(error)))
-    finally:
-        bar.empty()
 
 
 def downloads(path: Path, *, key: str) -> None:
@@ -236,25 +245,19 @@ def downloads(path: Path, *, key: str) -> None:
 def write_again(export_id: int, *, n_rows: int) -> bool:
     """Write an earlier export once more and keep what came of it; False: it said why not."""
     service = _ui.current_service()
-    bar = st.progress(0.0, text="Reading the state of then …")
-
-    def on_rows(done: int) -> None:
-        bar.progress(min(1.0, done / max(n_rows, 1)), text=f"{done:,} rows")
-
     try:
-        done = exports.export_again(
-            service.store,
-            service.settings.exports_path,
-            export_id=export_id,
-            exported_by=_ui.reviewer() or None,
-            on_rows=on_rows,
-        )
+        with written("Reading the state of then …", n_rows=n_rows) as on_rows:
+            done = exports.export_again(
+                service.store,
+                service.settings.exports_path,
+                export_id=export_id,
+                exported_by=_ui.reviewer() or None,
+                on_rows=on_rows,
+            )
         st.session_state[AGAIN] = (export_id, done)
     except AssayError as error:
         st.error(_ui.plain(str(error)))
         return False
-    finally:
-        bar.empty()
     return True
 
 

@@ -105,7 +105,7 @@ def _sample_progress(service: Service, dataset_id: int) -> None:
         st.markdown("**The sample workspace**" + ("" if ready else " is getting ready"))
         for job in found:
             _job_line(job)
-        n_pairs = review.progress(service.store, dataset_ids=[dataset_id])["n_pairs"]
+        n_pairs = review.counts(service.store, dataset_ids=[dataset_id])["n_pairs"]
         with st.container(horizontal=True):
             if n_pairs:
                 st.page_link("review.py", label=f"Review {n_pairs:,} pairs", icon=":material/compare:")
@@ -194,7 +194,7 @@ def _recent_jobs(service: Service) -> None:
 
 
 def _overview(service: Service, datasets: list[dict[str, Any]]) -> None:
-    counts = review.progress(service.store)
+    counts = review.counts(service.store)
     statuses = service.scheduler.statuses().values()
     active = sum(status.state in ("queued", "running", "cancelling") for status in statuses)
     cells = (

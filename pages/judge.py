@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from core import sign_in
 from core.errors import AssayError
 from core.sign_in import PROVIDER
 from db import judging
@@ -85,9 +86,10 @@ def _toolbar() -> None:
         st.caption(f"Judge: {_ui.plain(_ui.reviewer())}")
         return
     with st.popover(f"Judge: {_ui.plain(_ui.reviewer())}", icon=":material/person:", width="content"):
-        name = st.text_input("Your name", value=_ui.reviewer(), max_chars=60, key="judging-rename")
-        if name.strip() and " ".join(name.split()) != _ui.reviewer():
-            st.session_state[_ui.REVIEWER] = " ".join(name.split())
+        typed = st.text_input("Your name", value=_ui.reviewer(), max_chars=60, key="judging-rename")
+        name = sign_in.clean_name(typed)
+        if name and name != _ui.reviewer():
+            st.session_state[_ui.REVIEWER] = name
             st.rerun()
 
 

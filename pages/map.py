@@ -16,12 +16,10 @@ from db import embeddings, queries
 from db.store import Store
 from pages import _choose, _map_layout, _rows, _selection, _ui
 from pages._choose import By
+from pages._map_layout import Places
 from pages._selection import View
 
 PAGE = "map"
-
-
-Place = tuple[float, float]
 
 
 @st.cache_data(max_entries=16, show_spinner="Taking the principal components of all vectors …")
@@ -34,10 +32,10 @@ def _projection(
 @st.cache_data(max_entries=16, show_spinner="Placing the rows …")
 def _places(
     _store: Store, path: str, scorer_id: int, n_vectors: int, datasets: tuple[int, ...], _plane: Projection
-) -> dict[int, Place]:  # fmt: skip
+) -> Places:  # fmt: skip
     """Where the rows that are drawn lie: example id -> (x, y)."""
     ids = embeddings.points(_store, scorer_id=scorer_id, dataset_ids=datasets)["example_id"].to_pylist()
-    of: dict[int, Place] = {}
+    of: Places = {}
     for found, vectors in embeddings.vectors_of(_store, scorer_id=scorer_id, example_ids=ids):
         placed = _plane.project(vectors)
         there = np.isfinite(placed).all(axis=1)
@@ -48,7 +46,7 @@ def _places(
 @st.cache_data(max_entries=16, show_spinner="Reading the rows …")
 def _points(
     _store: Store, path: str, scorer_id: int, n_vectors: int, datasets: tuple[int, ...], version: str, by: By,
-    _placed: dict[int, Place], mark: str,
+    _placed: Places, mark: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = embeddings.points(
         _store, scorer_id=scorer_id, dataset_ids=datasets, colour=by.scorer_id, key=by.key
@@ -66,10 +64,7 @@ def _vectors(view: View, scorer_id: int) -> tuple[np.ndarray, np.ndarray]:
     ids = list(dict.fromkeys(rows))
     if len(ids) > MOST_VECTORS:  # spread over the datasets, and the same each time
         ids = [ids[i] for i in np.linspace(0, len(ids) - 1, MOST_VECTORS).astype(int)]
-    found = list(embeddings.vectors_of(view.store, scorer_id=scorer_id, example_ids=ids))
-    owners, vectors = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(owners)
-    return owners[order], vectors[order]
+    return _map_layout.vectors(view.store, scorer_id=scorer_id, example_ids=ids)
 
 
 def _draw(view: View, embedder: Any, by: By, layout: str) -> None:
@@ -79,12 +74,12 @@ def _draw(view: View, embedder: Any, by: By, layout: str) -> None:
     if plane is None:
         _ui.empty("A map needs two rows with different embeddings. Choose a larger dataset.")
         return
-    titles = (f"first component ({plane.shares[0]:.1%} of the variance)", f"second component ({plane.shares[1]:.1%})")
+    titles = _map_layout.component_titles(plane.shares)
     places = _places(*key, plane)
     if layout == _map_layout.TSNE:
         laid_out = _map_layout.tsne(key[1:], lambda: _vectors(view, embedder["scorer_id"]))
         if laid_out is not None:
-            places, titles = laid_out, ("t-SNE 1", "t-SNE 2")
+            places, titles = laid_out, _map_layout.TSNE_TITLES
     mark = _rows.identity(tuple(places.values()))
     points = _points(*key, view.version, by, places, mark)
     parts = charts.groups(points, by=by.kind, names=view.names)
@@ -110,7 +105,7 @@ def _draw(view: View, embedder: Any, by: By, layout: str) -> None:
     said = (
         f"Principal components of the {plane.n:,} different rows that have an embedding. Close by means alike in text."
     )
-    if titles[0].startswith("t-SNE"):
+    if titles == _map_layout.TSNE_TITLES:
         said = (
             f"t-SNE of {len(places):,} different rows of {plane.n:,} that have an embedding: neighbours are alike in "
             "text, far distances say nothing."

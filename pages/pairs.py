@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from core.filters import PairFilter
-from db import queries
 from db.service import Service
 from pages import _pair_filter, _pair_model, _pairs_bulk, _pairs_map, _pairs_table, _saved_filters, _ui
 from pages._pair_filter import Facets
@@ -108,13 +107,12 @@ def _reset() -> None:
 def _filter(service: Service, there: Facets) -> PairView:
     """The line of filters; returns what they say."""
     _search()
-    version = queries.version(service.store)
     before = _pair_filter.of_widgets(PREFIX) or PairFilter()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover(f"Filter: {_pair_filter.label(before)}", icon=":material/filter_list:", width="content"):
             filters = _pair_filter.panel(there, prefix=PREFIX, with_text=False)
             st.button("Reset", on_click=_reset, icon=":material/restart_alt:", type="tertiary", key="pairs-reset")
-        view = PairView(service, filters, _meaning(), there, version)
+        view = PairView(service, filters, _meaning(), there)
         _saved_filters.show("pairs", view.params())
         _pairs_table.ways_on(view)
     return view

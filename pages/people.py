@@ -103,10 +103,9 @@ def _change(service: Service, row: Mapping[str, Any]) -> None:
             f"Make {_ui.plain(str(row['name']))} {role}" if role != now else f"Is {now} already",
             key=f"people-give-{identity}-{role}",
             type="primary",
-            disabled=role == now or not _ui.may("administer"),
-            help=_ui.why_not("administer"),
             on_click=_give,
             args=(service, identity, str(role)),
+            **_ui.allowed("administer", disabled=role == now),
         )
 
 
@@ -119,11 +118,10 @@ def _invite(service: Service) -> None:
         role = st.segmented_control("Their role", ROLES[1:], default="reviewer", required=True, key=f"{NEW}-role")
         st.button(
             "Give the role",
-            disabled=not identity or not _ui.may("administer"),
-            help=_ui.why_not("administer") or (None if identity else "Write who it is first."),
             on_click=_give,
             args=(service, identity, str(role)),
             key="people-invite",
+            **_ui.allowed("administer", disabled=not identity, help=None if identity else "Write who it is first."),
         )
 
 

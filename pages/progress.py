@@ -71,7 +71,7 @@ def people(rows: list[dict[str, Any]], decided: list[dict[str, Any]]) -> None:
 def live() -> None:
     """Everything on this page; it follows the decisions of others while it is open."""
     store = _ui.current_service().store
-    progress = review.progress(store)
+    progress = review.counts(store)
     decided = review.proposal_agreement(store)
     found = review.team_progress(store)
     called = _ui.people_names(store, (row["reviewer"] for row in found))
@@ -91,7 +91,7 @@ def live() -> None:
 
 
 _ui.header("Progress", f"Who decided how much, and how. The page follows the team every {LIVE_SECONDS} seconds.")
-if review.progress(_ui.current_service().store)["n_pairs"]:
+if review.any_pairs(_ui.current_service().store):
     live()
 else:
     _ui.empty(

@@ -75,7 +75,7 @@ def _list(service: Service, *, live: bool) -> None:
         placeholder="—",
         key=widget,
         on_select=lambda: _open(ids, widget),
-        selection_mode=["single-row", "single-cell"],
+        **_pick.options(ids, None),
         column_config={
             "study": st.column_config.TextColumn(width=210),
             "kind": st.column_config.TextColumn(width=130),

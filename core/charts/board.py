@@ -27,6 +27,14 @@ _STATES = (
 )
 
 
+def _one_a_line(figure: go.Figure, labels: Sequence[str], **more: Any) -> None:
+    """Name the lines of a figure whose y values are 0, 1, …; the first stands at the top."""
+    figure.update_yaxes(
+        tickvals=list(range(len(labels))), ticktext=list(labels), automargin=True, range=[len(labels) - 0.4, -0.6],
+        **more,
+    )  # fmt: skip
+
+
 def _stacked(
     rows: Sequence[Row], labels: Sequence[str], parts: Sequence[tuple[str, str, str, str]], *, of: str, unit: str
 ) -> go.Figure:
@@ -52,10 +60,7 @@ def _stacked(
         uniformtext={"mode": "hide", "minsize": 10},
     )
     figure.update_xaxes(range=[0, 100], ticksuffix=" %", zeroline=False)
-    figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=[short(one, 40) for one in labels], automargin=True, showgrid=False,
-        range=[len(rows) - 0.4, -0.6],
-    )  # fmt: skip
+    _one_a_line(figure, [short(one, 40) for one in labels], showgrid=False)
     return figure
 
 
@@ -94,9 +99,7 @@ def jobs_figure(rows: Sequence[Row]) -> go.Figure:
         + (f", {label_text(row['left'])} left" if row["left"] else "")
         for row, share in zip(rows, shares, strict=True)
     ]
-    figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=labels, automargin=True, showgrid=False, range=[len(rows) - 0.4, -0.6]
-    )
+    _one_a_line(figure, labels, showgrid=False)
     return figure
 
 
@@ -164,10 +167,7 @@ def kappas_figure(rows: Sequence[Row]) -> go.Figure:
         title_text="Cohen's κ (1: always agree, 0: as by chance)", zeroline=False,
         range=[min([-0.25, *(row["low"] for row in rows if row["low"] is not None)]) - 0.05, 1.05],
     )  # fmt: skip
-    figure.update_yaxes(
-        tickvals=places, ticktext=[f"{short(str(row['pair']), 44)} · n {row['n']:,}" for row in rows], automargin=True,
-        range=[len(rows) - 0.4, -0.6], zeroline=False,
-    )  # fmt: skip
+    _one_a_line(figure, [f"{short(str(row['pair']), 44)} · n {row['n']:,}" for row in rows], zeroline=False)
     return figure
 
 
@@ -195,10 +195,7 @@ def agreement_figure(rows: Sequence[Row]) -> go.Figure:
     figure.update_xaxes(
         title_text="pairs of voters with the same verdict", ticksuffix=" %", range=[-4, 104], zeroline=False
     )
-    figure.update_yaxes(
-        tickvals=places, ticktext=[short(str(row["vote"]), 40) for row in rows], automargin=True, zeroline=False,
-        range=[len(rows) - 0.4, -0.6],
-    )  # fmt: skip
+    _one_a_line(figure, [short(str(row["vote"]), 40) for row in rows], zeroline=False)
     return figure
 
 

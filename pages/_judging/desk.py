@@ -17,7 +17,7 @@ from core.errors import AssayError
 from core.judging import preference_of_choice
 from db import judging
 from db.store import Store
-from pages._review.queue import Queue
+from pages._judging.queue import Queue
 
 CHOICES: Mapping[str, int] = {"left": 1, "tie": 0, "right": -1}
 WORDS: Mapping[str, str] = {"left": "A is better", "tie": "a tie", "right": "B is better"}

@@ -5,7 +5,7 @@ const MOST_MARKDOWN = 200000; // a longer text is shown as it is
 const DEEPEST = 6;
 
 function markdown(text) {
-  if (text.length > MOST_MARKDOWN) return [el("pre", "as-is", ...breakable(text))];
+  if (text.length > MOST_MARKDOWN) return [el("pre", "", ...breakable(text))];
   return blocks(text.replace(/\r\n?/g, "\n").split("\n"), 0);
 }
 
@@ -101,7 +101,7 @@ function table(lines, from) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
   const row = (line, tag) => el("tr", "", ...cells(line).slice(0, 60).map((cell) => el(tag, "", ...inline(cell))));
   const end = endOf(lines, from + 2, (line) => line.trim() && line.includes("|"));
-  const made = el("table", "written", el("thead", "", row(lines[from], "th")),
+  const made = el("table", "", el("thead", "", row(lines[from], "th")),
     el("tbody", "", ...lines.slice(from + 2, end).map((line) => row(line, "td"))));
   return [el("div", "wide", made), end];
 }

@@ -1,7 +1,5 @@
 // What may stand beside the work: the guidelines, and pairs that are similar to the one on screen.
 
-const MOST_SIMILAR = 8;
-
 class SimilarPanel {
   // ask(pairId) -> {pairs, reason}; chosen() is called when what is ticked changed.
   constructor(zone, { ask, chosen }) {
@@ -40,10 +38,10 @@ class SimilarPanel {
     const title = el("h3", "", "Similar pairs");
     if (waiting) { this.zone.replaceChildren(title, el("p", "why", "looking…")); return; }
     if (!pairs.length) { this.zone.replaceChildren(title, el("p", "why", reason || "No similar pair was found.")); return; }
-    const list = el("ul", "similar-list", ...pairs.slice(0, MOST_SIMILAR).map((pair) => this.line(pair)));
+    const list = el("ul", "similar-list", ...pairs.map((pair) => this.line(pair)));
     this.said = el("p", "applies");
     this.said.setAttribute("role", "status");
-    const near = pairs.slice(0, MOST_SIMILAR).filter((pair) => pair.near_duplicate);
+    const near = pairs.filter((pair) => pair.near_duplicate);
     const words = near.length === 1 ? "Tick the near-duplicate" : `Tick the ${near.length} near-duplicates`;
     const all = near.length ? plainButton("quiet", () => this.tickAll(near), words) : null;
     this.zone.replaceChildren(title, el("p", "why", "Ticked pairs get the same verdict as this one, with your next press."), all, list, this.said);

@@ -107,5 +107,4 @@ def payload(service: Service, actor: Actor, seat: Seat, desk: Desk) -> dict[str,
         "first": seat.first,
         "ahead": dict(scope.ahead),
         "guidelines": scope.guidelines,
-        "mode": {"blind": scope.blind, "adjudication": scope.adjudication},
     }

@@ -248,7 +248,7 @@ def end_view(
 
 
 def pace_view(progress: Mapping[str, Any], *, position: int, length: int, left: int) -> dict[str, Any]:
-    """Numbers of the bar above the pair: place, decided of all, today, median seconds and an estimate for the rest."""
+    """Numbers of the bar above the pair: place, decided of all, today and median seconds."""
     median = progress["median_seconds"]
     return {
         "position": position,
@@ -258,5 +258,4 @@ def pace_view(progress: Mapping[str, Any], *, position: int, length: int, left: 
         "pairs": int(progress["n_pairs"]),
         "today": int(progress["n_today"]),
         "median_seconds": None if median is None else float(median),
-        "seconds_left": None if median is None else float(median) * left,
     }

@@ -22,21 +22,12 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import text
 
-from core.filters import PairFilter
+from core.filters import PAIR_ORDERS, PairFilter
 from db import pair_queue, pair_training, similar_pairs
 from db.store import Store, registered
 
 SCORES = ("ifd", "r_ifd", "reward", "mtld")
-ORDERS = (
-    "largest IFD gain",
-    "closest call",
-    "random",
-    "oldest first",
-    "indicators disagree",
-    "closest to the rule's cut",
-    "most uncertain",
-    "most similar",
-)
+ORDERS = tuple(order for order in PAIR_ORDERS if order != "as listed")
 
 
 def fill(store: Store, *, n_pairs: int, n_vectors: int, n_dimensions: int, n_decisions: int) -> None:

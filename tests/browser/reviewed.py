@@ -16,7 +16,7 @@ from core.filters import PairFilter
 from db import pair_queue
 from db.store import Store, rows
 from tests.browser.conftest import Server
-from tests.browser.review_keys import SAVED
+from tests.browser.review_keys import READY, SAVED, press, shown, sit_down
 
 ACCEPTED = {"accept", "edit", "new_instruction", "new_response"}
 KEYS = "AXA1AXS2AAXAEAX1AA2X"  # 20 presses: accept, reject, edit, both mixes, skip
@@ -56,14 +56,11 @@ def check(store: Store, reviewed: Reviewed) -> None:
 
 def _review(page: Page, server: Server, keys: str) -> list[tuple[int, str]]:
     """Decide ``len(keys)`` pairs by keyboard; returns (pair on screen, verdict) in the order of the presses."""
-    page.goto(f"{server.url}/review")
-    page.get_by_label("Your name").fill("Ada")
-    page.keyboard.press("Enter")
+    sit_down(page, server, name="Ada")
     verdicts = {"A": "accept", "X": "reject", "1": "new_instruction", "2": "new_response", "S": "skip", "E": "edit"}
     made = []
     for key in keys:
-        page.wait_for_selector('.desk[data-phase="ready"]')
-        pair = page.get_attribute(".desk", "data-pair") or ""
+        pair = shown(page)
         wanted = key
         if key in "12" and page.locator(".bar button", has_text="Old instruction").first.is_disabled():
             wanted = "A"  # only one of the two texts was rewritten: there is nothing to mix
@@ -72,18 +69,15 @@ def _review(page: Page, server: Server, keys: str) -> list[tuple[int, str]]:
             area = page.locator('textarea[name="output"]')
             area.fill(f"{area.input_value()}\n\n(edited for pair {pair})")
             page.keyboard.press("Control+Enter")
-        page.wait_for_selector(f'.desk[data-phase="ready"]:not([data-pair="{pair}"])')
-        made.append((int(pair), verdicts[wanted]))
+        page.wait_for_selector(f'{READY}:not([data-pair="{pair}"])')
+        made.append((pair, verdicts[wanted]))
     page.wait_for_selector(SAVED)
     return made
 
 
 def _undo(page: Page, times: int) -> None:
     for _ in range(times):
-        page.wait_for_selector('.desk[data-phase="ready"]')
-        before = page.get_attribute(".desk", "data-pair")
-        page.keyboard.press("u")
-        page.wait_for_selector(f'.desk[data-phase="ready"]:not([data-pair="{before}"])')
+        press(page, "u")
     page.wait_for_selector(SAVED)
 
 

@@ -28,6 +28,12 @@ def say(store: Store, campaign_id: int, pair_id: int, who: str, verdict: str, **
     assert decisions.apply(store, [pressed], reviewer=who)[0].kind == "ok"
 
 
+def refusal(store: Store, campaign_id: int, pair_id: int, who: str, *, is_admin: bool = False) -> str | None:
+    guard = adjudication.guard(store, campaign_id, identity=who, is_admin=is_admin)
+    with store.read() as connection:
+        return guard(connection, entry("rule", pair_id, "accept", purpose="adjudication"))
+
+
 def test_the_queue_holds_what_is_complete_and_differs_until_somebody_rules(store: Store, ids: list[int]) -> None:
     campaign_id = make(store, ids)
     for pair_id, words in {ids[0]: "ar", ids[1]: "aa", ids[2]: "a", ids[4]: "ra"}.items():
@@ -44,15 +50,11 @@ def test_who_may_rule(store: Store, ids: list[int]) -> None:
     campaign_id = make(store, ids, adjudicators=("dee", "ada"))
     say(store, campaign_id, ids[0], "ada", "accept")
     say(store, campaign_id, ids[0], "ben", "reject")
-
-    def refusal(who: str, *, is_admin: bool = False, pair_id: int = ids[0]) -> str | None:
-        return adjudication.may_adjudicate(store, campaign_id, pair_id, who, is_admin=is_admin)
-
-    assert refusal("dee") is None
-    assert refusal("root", is_admin=True) is None
-    assert "ask an admin" in (refusal("ben") or "")
-    assert "dee can rule" in (refusal("ada") or "")
-    assert "not part of the campaign" in (refusal("dee", pair_id=999) or "")
+    assert refusal(store, campaign_id, ids[0], "dee") is None
+    assert refusal(store, campaign_id, ids[0], "root", is_admin=True) is None
+    assert "ask an admin" in (refusal(store, campaign_id, ids[0], "ben") or "")
+    assert "dee can rule" in (refusal(store, campaign_id, ids[0], "ada") or "")
+    assert "not part of the campaign" in (refusal(store, campaign_id, 999, "dee") or "")
     assert adjudication.disputed(store, campaign_id, "ada") == []
     assert adjudication.disputed(store, campaign_id, "dee") == [ids[0]]
     guard = adjudication.guard(store, campaign_id, identity="ben", is_admin=False)
@@ -64,13 +66,13 @@ def test_ones_own_dispute_is_allowed_where_nobody_else_can_or_the_settings_say_s
     alone = make(store, ids)
     for who, verdict in (("ada", "accept"), ("ben", "reject")):
         say(store, alone, ids[0], who, verdict)
-    assert adjudication.may_adjudicate(store, alone, ids[0], "ada", is_admin=True) is None
+    assert refusal(store, alone, ids[0], "ada", is_admin=True) is None
     people.grant(store, "root", "admin", "root")
-    assert "root can rule" in (adjudication.may_adjudicate(store, alone, ids[0], "ada", is_admin=True) or "")
+    assert "root can rule" in (refusal(store, alone, ids[0], "ada", is_admin=True) or "")
     lenient = campaigns.create(
         store, name="l", pair_ids=ids, people=["ada", "ben"], settings=CampaignSettings(own_disputes=True)
     )
-    assert adjudication.may_adjudicate(store, lenient, ids[0], "ada", is_admin=True) is None
+    assert refusal(store, lenient, ids[0], "ada", is_admin=True) is None
 
 
 def test_voices_say_who_said_what_and_names_can_be_hidden(store: Store, ids: list[int]) -> None:

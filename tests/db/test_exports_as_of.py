@@ -14,7 +14,7 @@ from core.errors import InputError, StoreError
 from core.example import Example
 from core.export import FORMATS, manifest_path
 from core.filters import ExportChoice
-from core.moment import Moment, gaps
+from core.moment import Moment
 from db import campaigns, commands, curated, decisions, exports, past
 from db.decisions import Entry
 from db.store import Store, frame, utc_now
@@ -255,7 +255,6 @@ def test_a_moment_of_another_form_is_refused() -> None:
         Moment.from_json(moment.to_json() | {"format": 2})
     with pytest.raises(InputError, match="cannot be read"):
         Moment.from_json({"format": 1})
-    assert gaps([2, 3, 7], last=9) == ((1, 1), (4, 6), (8, 9))
 
 
 def test_many_missing_ids_are_read_as_few_are(store: Store, dataset_id: int, pairs: list[int]) -> None:

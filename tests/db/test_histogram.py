@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
@@ -14,16 +13,7 @@ from core.example import Example
 from core.filters import RowFilter
 from db import commands, queries
 from db.store import Store
-from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids, import_rows
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
-    opened = Store(tmp_path / "assay.duckdb")
-    yield opened
-    opened.close()
 
 
 def scored(store: Store, values: Sequence[float | None], *, name: str = "Rows") -> tuple[int, int]:

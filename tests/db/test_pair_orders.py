@@ -13,7 +13,7 @@ from core.example import Example
 from core.filters import PairFilter
 from core.rules import Rule, Term
 from db import commands, fits, pair_queue
-from db.pair_orders import order_of
+from db.pair_orders import Order, order_of
 from db.store import Store
 from tests.db.conftest import EXAMPLES, add_pair
 from tests.db.pair_scores import put_scores, put_vectors, scorer
@@ -39,6 +39,12 @@ def _queue(store: Store, order: str, **fields) -> list[int]:
     return pair_queue.queue(store, PairFilter(order=order, **fields)).tolist()
 
 
+def _values(order: Order) -> dict[int, float]:
+    """Pair -> the value that the order keeps of it."""
+    assert order.table is not None
+    return dict(zip(*(order.table[name].to_pylist() for name in ("pair_id", "value")), strict=True))
+
+
 def test_disagreement_ranks_within_the_dataset_and_turns_what_is_better_when_low(
     store: Store, pairs: list[int]
 ) -> None:
@@ -49,8 +55,7 @@ def test_disagreement_ranks_within_the_dataset_and_turns_what_is_better_when_low
     put_scores(store, length, {a: 1.0, b: 900.0, c: 1.0, d: 900.0, e: 3.0})  # no better end: it has no voice
     order = order_of(store, PairFilter(order="indicators disagree"))
     # Ranks of IFD 1/8 3/8 5/8 7/8, of r-IFD 1/2 each (five equal values), of perplexity turned 7/8 5/8 3/8 1/8.
-    (table,) = order.tables.values()
-    values = dict(zip(table["pair_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    values = _values(order)
     outer, inner = math.sqrt(2 * 0.375**2 / 2), math.sqrt(2 * 0.125**2 / 2)
     assert values == pytest.approx({a: outer, b: inner, c: inner, d: outer})
     assert _queue(store, "indicators disagree") == [a, d, b, c, e]
@@ -60,8 +65,7 @@ def test_disagreement_ranks_within_the_dataset_and_turns_what_is_better_when_low
 def test_a_new_score_changes_the_order_that_was_kept(store: Store, pairs: list[int]) -> None:
     first = _queue(store, "indicators disagree")
     put_scores(store, scorer(store, "mtld"), {pairs[1]: 5.0, pairs[2]: 9.0})
-    table = next(iter(order_of(store, PairFilter(order="indicators disagree")).tables.values()))
-    assert table.num_rows == 4
+    assert len(_values(order_of(store, PairFilter(order="indicators disagree")))) == 4
     assert len(first) == len(_queue(store, "indicators disagree")) == 5
 
 
@@ -89,9 +93,7 @@ def test_closeness_to_the_cut_of_the_newest_selection_by_the_original_where_the_
     put_scores(store, mtld, {a: 1.0, b: 2.5, c: 1.6})  # predicted 3, 6, 4.2: 2, 1 and 0.8 from the cut
     put_scores(store, mtld, {d: 2.1, a: 2.0}, side="original")  # d by its original: 5.2, 0.2 from the cut
     order = order_of(store, PairFilter(order="closest to the rule's cut", rule=rule_id))
-    (table,) = order.tables.values()
-    values = dict(zip(table["pair_id"].to_pylist(), table["value"].to_pylist(), strict=True))
-    assert values == pytest.approx({a: 2.0, b: 1.0, c: 0.8, d: 0.2})
+    assert _values(order) == pytest.approx({a: 2.0, b: 1.0, c: 0.8, d: 0.2})
     assert _queue(store, "closest to the rule's cut", rule=rule_id) == [d, c, b, a, e]
     assert "1 pairs are judged by their original" in (order.note or "")
     assert "1 pairs lack a score" in (order.note or "")

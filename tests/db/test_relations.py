@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,9 @@ from core.example import Example
 from core.filters import Category, NoValue, RowFilter
 from db import commands, embeddings, queries, relations
 from db.store import Store
-from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids
 
 HOSTILE_KEY = "a/b~c.\"$'["
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
-    opened = Store(tmp_path / "assay.duckdb")
-    yield opened
-    opened.close()
 
 
 def import_rows(store: Store, metadata: Sequence[str | None], *, name: str = "Rows") -> int:

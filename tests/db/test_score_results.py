@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +12,12 @@ from core.example import Example
 from db import commands
 from db.score_results import SAMPLE_ROWS, models_by_role, small_histogram, so_far
 from db.store import Store
-from tests import prepared
 from tests.pages.sample_stores import Identity, example_ids, import_rows
 
 SCHEMA = pa.schema(
     [("scorer_id", pa.int64()), ("example_id", pa.int64()), ("value", pa.float64()), ("reason", pa.string()),
      ("transient", pa.bool_())]
 )  # fmt: skip
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
-    opened = Store(tmp_path / "assay.duckdb")
-    yield opened
-    opened.close()
 
 
 def put(store: Store, output: str, values: dict[int, float | None]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,8 @@ from core.example import Example
 from core.scoring import EmbedderSettings, Models
 from db import jobs, trials
 from db.store import Store
-from tests import prepared
 from tests.core import tiny_embedder
 from tests.pages.sample_stores import import_rows
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
-    opened = Store(tmp_path / "assay.duckdb")
-    yield opened
-    opened.close()
 
 
 def texts(n: int) -> list[Example]:

@@ -12,56 +12,11 @@ from db import decisions, drafts, people
 from db.service import Service
 from db.store import rows
 from pages._review import view
-from pages._review.queue import Queue
 from pages._review.seat import SEAT, same_scope
 from tests.pages import sample_stores
 from tests.pages.conftest import RunPage
 
 NOW = datetime(2026, 5, 4, 12, 0)
-
-
-# ---- the queue ----
-
-
-def test_deciding_moves_on_and_never_shifts_what_comes_next() -> None:
-    queue = Queue((5, 3, 9))
-    assert queue.current == 5
-    queue = queue.after(5)
-    assert (queue.current, queue.left) == (3, 2)
-    queue = queue.after(3, skipped=True).after(9)
-    assert queue.current is None
-    assert (queue.decided, queue.skipped, queue.passed) == (frozenset({5, 9}), frozenset({3}), ())
-
-
-def test_after_going_back_and_deciding_the_queue_returns_to_where_people_were() -> None:
-    queue = Queue((1, 2, 3, 4)).after(1).after(2).back().back()
-    assert queue.current == 1
-    assert queue.after(1).current == 3
-
-
-def test_going_forward_leaves_pairs_that_the_end_offers_again() -> None:
-    queue = Queue((1, 2, 3)).forward().forward().after(3)
-    assert queue.current is None
-    assert queue.passed == (1, 2)
-    assert queue.only(queue.passed).pair_ids == (1, 2)
-
-
-def test_back_stops_at_the_beginning_and_forward_at_the_end() -> None:
-    queue = Queue((1,))
-    assert queue.back().current == 1
-    assert queue.forward().forward().current is None
-
-
-def test_an_undone_pair_of_another_day_is_put_in_front_and_the_next_one_is_not_lost() -> None:
-    queue = Queue((1, 2, 3)).after(1).return_to(77)
-    assert queue.current == 77
-    assert queue.after(77).current == 2
-
-
-def test_pairs_that_others_decided_are_passed_over() -> None:
-    queue = Queue((1, 2, 3, 4)).after(1).without({2, 3}).waiting_from_here()
-    assert queue.current == 4
-    assert queue.elsewhere == {2, 3}
 
 
 # ---- what the component is told ----
