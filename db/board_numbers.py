@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from db import campaign_progress
+from db import campaigns as campaigns_stored
 from db.schema import RUN_KINDS, VERDICTS_DECIDED
 from db.store import Store, frame
 
@@ -152,24 +154,15 @@ def latest_reflected(store: Store) -> tuple[int, str]:
 
 
 def campaigns(store: Store) -> list[dict[str, Any]]:
-    """Campaigns, newest first: ``name, state, overlap, n_pairs, n_done`` (a decision stands), ``n_disputed``."""
-    with store.read() as connection:
-        return frame(
-            connection,
-            """with said as (
-                    select w.campaign_id, w.pair_id, count(*) n,
-                        count(distinct (r.verdict, coalesce(r.result_id, -1))) k
-                    from campaign_pairs w join reviewer_decisions r on r.pair_id = w.pair_id group by all),
-                states as (select campaign_id,
-                        arg_max(kind, event_id) filter (kind in ('paused', 'resumed', 'closed')) state
-                    from campaign_events group by campaign_id)
-            select c.name, case any_value(s.state) when 'paused' then 'paused' when 'closed' then 'closed' else 'open'
-                    end state, c.overlap, count(w.pair_id) n_pairs,
-                count(d.pair_id) n_done,
-                count(*) filter (d.pair_id is null and said.n >= c.overlap and said.k > 1) n_disputed
-            from campaigns c left join campaign_pairs w on w.campaign_id = c.campaign_id
-            left join current_decisions d on d.pair_id = w.pair_id
-            left join said on said.campaign_id = c.campaign_id and said.pair_id = w.pair_id
-            left join states s on s.campaign_id = c.campaign_id
-            group by c.campaign_id, c.name, c.overlap order by c.campaign_id desc""",
-        ).to_pylist()
+    """Campaigns, newest first: ``name, state, overlap, n_pairs, n_done, n_disputed``, as their own pages count them."""
+    found = []
+    for one in campaigns_stored.campaigns(store):
+        states = campaign_progress.progress(store, one.campaign_id).states
+        found.append(
+            {
+                "name": one.name, "state": one.state, "overlap": one.overlap, "n_pairs": one.n_pairs,
+                "n_done": sum(states.get(state, 0) for state in ("agreed", "adjudicated", "bulk")),
+                "n_disputed": states.get("disputed", 0),
+            }
+        )  # fmt: skip
+    return found

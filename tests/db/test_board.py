@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from db import board_numbers, decisions
+from db import board_numbers, campaign_progress, campaigns, decisions
 from db.store import Store
-from tests import prepared
 from tests.pages import sample_stores
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    prepared.put(tmp_path / "assay.duckdb", prepared.nothing)
-    opened = Store(tmp_path / "assay.duckdb")
-    yield opened
-    opened.close()
 
 
 def test_an_empty_store_has_numbers_too(store: Store) -> None:
@@ -63,3 +51,14 @@ def test_the_mark_changes_with_what_it_is_named_for_and_with_nothing_else(store:
     decisions.decide(store, pair_id=9, reviewer="Ada", verdict="accept")
     after = board_numbers.mark(store)
     assert {name for name in before if after[name] != before[name]} == {"decisions"}
+
+
+def test_a_campaign_is_counted_as_on_its_own_page(store: Store) -> None:
+    sample_stores.fill_half_scored(store)
+    campaign_id = campaigns.create(
+        store, name="Four", pair_ids=[6, 7, 8, 9], people=["Ada"], overlap=1, created_by="Ada"
+    )
+    decisions.decide(store, pair_id=6, reviewer="Ben", verdict="accept")  # outside of it
+    found = board_numbers.campaigns(store)[0]
+    assert campaign_progress.progress(store, campaign_id).states["waiting"] == 4
+    assert (found["n_pairs"], found["n_done"], found["n_disputed"]) == (4, 0, 0)
