@@ -1,5 +1,6 @@
 // The review desk. A press is written into the log of this tab and the next pair, prepared before, is painted at once;
-// the server is told in the meantime (log.js). A press counts for the pair that was painted when it was made.
+// the server is told in the meantime (log.js). A press counts for the pair that was painted when it was made; in a burst
+// that is faster than a slow frame, for the pair that the presses before it bring, once that one is painted.
 
 const PAST_VIEWS = 60;
 const MOST_PAST = 500;
@@ -92,6 +93,8 @@ class Desk extends TypingDesk {
     if (this.look.similar) this.similar.show(this.stage.pairId);
     this.announce();
     if (!this.end && this.need().want) this.log?.wake(0);
+    const held = this.mode === "read" ? this.stage.nextHeld() : this.stage.forget();
+    if (held) this.press(held.id, held.at, { held: true });
   }
 
   // Focus is on the desk, unless the person is in a field somewhere else.
@@ -142,13 +145,10 @@ class Desk extends TypingDesk {
     if (id === "save-edit") { this.saveEdit(at); return; }
     if (id === "leave-edit") { this.toRead(); return; }
     if (this.mode !== "read") return;
-    const seen = !(VERDICTS.has(id) || id === "edit" || id === "flag") || this.stage.seenAt(at);
-    if (!seen || !this.offered(id)) {
-      if (VERDICTS.has(id)) this.stage.note({ at, action: id, pair_id: this.stage.pairId, counted: false });
-      return;
-    }
-    if (VERDICTS.has(id)) this.decide(id, null, at);
-    else if (id === "edit") this.startEdit(null);
+    if (VERDICTS.has(id)) { this.press(id, at); return; }
+    this.stage.forget();
+    if (((id === "edit" || id === "flag") && !this.stage.seenAt(at)) || !this.offered(id)) return;
+    if (id === "edit") this.startEdit(null);
     else if (id === "flag") this.startNote();
     else if (id === "undo") this.undo(at);
     else if (id === "back") this.back(at);
@@ -158,6 +158,14 @@ class Desk extends TypingDesk {
     else if (id === "more") this.zones.bar.classList.toggle("open");
     else if (id in this.look) this.toggle(id);
     else { this.again = id; this.cache = []; this.next({ at, action: id, pair_id: null }); this.log.wake(0); }
+  }
+
+  // A verdict that a person pressed, now or some milliseconds ago in a burst (then its pair has just been drawn).
+  press(id, at, { held = false } = {}) {
+    const { stage } = this;
+    if ((held || (stage.seenAt(at) && !stage.held.length)) && this.offered(id)) this.decide(id, null, at);
+    else if (held || !stage.hold(id, at)) stage.note({ at, action: id, pair_id: stage.pairId, counted: false });
+    if (!held) stage.latestAt = at;
   }
 
   offered(id) {

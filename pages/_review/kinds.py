@@ -64,7 +64,6 @@ class CampaignScope:
 
     campaign: Campaign
     purpose: str = "review"
-    adjudication: bool = False
     names_hidden: bool = False
     check_seen: bool = False
     ahead: Mapping[str, int] = field(default_factory=lambda: {"least": MOST_LEASES, "most": MOST_LEASES})

@@ -81,8 +81,6 @@ class Scope(Protocol):
     @property
     def blind(self) -> bool: ...
     @property
-    def adjudication(self) -> bool: ...
-    @property
     def names_hidden(self) -> bool:
         """Whether people are told apart without their names (``voices``)."""
         ...
@@ -201,6 +199,7 @@ class FrozenLine:
         self._ids, self._taken = pair_ids, taken
         self._elsewhere: set[int] = set()
         self._looked_up: dict[int, bool] = {}
+        self._places: dict[int, int] = {}  # of pairs that were given out: to look for one takes a walk over all
         # A desk that is built again after a restart goes on behind the last that its browser still holds; what lies
         # before that one may have been fetched from anywhere (an undo, a link to one pair).
         places = (self.place(pair_id) for pair_id in reversed(holding))
@@ -228,6 +227,7 @@ class FrozenLine:
                     self._elsewhere.add(pair_id)
                 elif pair_id not in held:
                     found.append(pair_id)
+                    self._places[pair_id] = self._cursor
         return found
 
     def lost(self, holding: Sequence[int], *, want: int = 0) -> list[int]:
@@ -253,8 +253,12 @@ class FrozenLine:
         return len(self._ids) - self._cursor + holding
 
     def place(self, pair_id: int) -> int | None:
-        found = np.flatnonzero(self._ids == pair_id)
-        return int(found[0]) + 1 if len(found) else None
+        if pair_id not in self._places:
+            found = np.flatnonzero(self._ids == pair_id)
+            if not len(found):
+                return None
+            self._places[pair_id] = int(found[0]) + 1
+        return self._places[pair_id]
 
     def last_words(self) -> str:
         return ""
@@ -271,7 +275,6 @@ class FilterScope:
     purpose: str = "review"
     campaign_id: int | None = None
     blind: bool = False
-    adjudication: bool = False
     names_hidden: bool = False
     check_seen: bool = True
     guidelines: str | None = None

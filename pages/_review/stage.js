@@ -2,6 +2,9 @@
 
 const SETTLE_MS = 300; // a pair that came by itself is not decided by a press meant for what stood there before
 const MOST_PRESSES = 1000;
+// Presses in a burst are so far apart: closer ones are a key that bounces, and whoever presses later has looked.
+const BURST_MS = { least: 10, most: 60 };
+const MOST_HELD = 50;
 
 class Stage {
   constructor(root, body, { changed, after }) {
@@ -9,6 +12,8 @@ class Stage {
     this.turn = 0;
     this.painted = false;
     this.settled = false;
+    this.held = []; // presses of a burst that came faster than pairs can be drawn: {id, at}
+    this.latestAt = -Infinity; // when a verdict was pressed
     root.__presses = [];
     const channel = new MessageChannel();
     this.tasks = [];
@@ -26,7 +31,7 @@ class Stage {
     this.body.replaceChildren(sheet);
     this.painted = false;
     this.drawnAt = null;
-    if (press) this.unmeasured = this.note({ ...press, counted: true, paint_ms: null });
+    if (press) this.unmeasured = this.note({ ...press, counted: true, taken_at: performance.now(), paint_ms: null });
     this.settled = Boolean(press);
     clearTimeout(this.timer);
     const turn = (this.turn += 1);
@@ -69,6 +74,26 @@ class Stage {
   seenAt(time) {
     if (this.drawnAt !== null) this.wasPainted(this.turn);
     return this.painted && this.settled && time >= this.drawnAt;
+  }
+
+  // Takes a press of a burst that came while the pair before it was still being drawn: its turn is when its own pair
+  // has been drawn. Whoever waits for a pair, or presses again since nothing happened, is not taken for a burst.
+  hold(id, at) {
+    const apart = at - this.latestAt;
+    const burst = this.settled && !this.painted && this.pairId && apart >= BURST_MS.least && apart <= BURST_MS.most;
+    if (!burst || this.held.length >= MOST_HELD) return false;
+    this.held.push({ id, at });
+    return true;
+  }
+
+  // The press whose turn it is, now that a pair has been drawn; none for a pair that came by itself.
+  nextHeld() {
+    if (!this.settled || !this.pairId) this.forget();
+    return this.held.shift() ?? null;
+  }
+
+  forget() {
+    for (const { id, at } of this.held.splice(0)) this.note({ at, action: id, pair_id: this.pairId, counted: false });
   }
 
   // The same pair drawn another way: what was seen stays seen.

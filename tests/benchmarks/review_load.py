@@ -71,9 +71,11 @@ class Load:
 
 def _review(tab: Tab, load: Load, *, until: float, think_seconds: float, choice: random.Random) -> None:
     time.sleep(choice.uniform(0, think_seconds))
-    while time.monotonic() < until:
+    while True:
         asleep = choice.uniform(0.5, 1.5) * think_seconds
-        time.sleep(min(asleep, max(0.0, until - time.monotonic())))
+        if time.monotonic() + asleep >= until:  # not all at one moment at the end, which is no think time
+            return
+        time.sleep(asleep)
         tab.enter("decide", verdict=choice.choice(("accept", "accept", "reject")))
         ahead = len(tab.held)
         began = time.perf_counter()

@@ -17,14 +17,25 @@ READY = '.desk[data-phase="ready"]'
 SAVED = '.desk[data-unsaved="0"]'
 VERDICTS = {"a": "accept", "x": "reject", "s": "skip", "1": "new_instruction", "2": "new_response"}
 
-# What was on screen at each key, by the page itself and before the desk hears of it.
+# What was on screen at each key and since which frame, by the page itself and before the desk hears of it.
 RECORDER = """window.presses = [];
 window.addEventListener("keydown", (event) => {
   const desk = [...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")]
     .map((one) => one.shadowRoot?.querySelector(".desk")).find(Boolean);
   window.presses.push({at: event.timeStamp, key: event.key, pair: Number(desk.dataset.pair), phase: desk.dataset.phase,
     text: desk.querySelector(".text.original")?.textContent});
-}, true);"""
+}, true);
+window.frames = [];
+const look = () => {
+  const desk = [...document.querySelectorAll("[data-testid=stBidiComponentIsolated]")]
+    .map((one) => one.shadowRoot?.querySelector(".desk")).find(Boolean);
+  const pair = Number(desk?.querySelector(".sheet")?.dataset.pair) || null;
+  if (pair !== window.frames.at(-1)?.pair) {
+    window.frames.push({at: performance.now(), pair, text: desk?.querySelector(".text.original")?.textContent});
+  }
+  requestAnimationFrame(look);
+};
+look();"""
 
 
 def sit_down(page: Page, server: Server, *, name: str = "Dana", query: str = "") -> None:
@@ -63,8 +74,21 @@ def recorded(page: Page) -> list[dict[str, Any]]:
     return page.evaluate("window.presses")
 
 
+def drawn(page: Page) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every press that counted (see :func:`taken`), with what the page had drawn latest when it was taken."""
+    frames = page.evaluate("window.frames")
+    return [
+        (one, max((f for f in frames if f["at"] <= one["taken_at"]), key=lambda f: f["at"]))
+        for one in taken(page)
+        if one["counted"]
+    ]
+
+
 def taken(page: Page) -> list[dict[str, Any]]:
-    """Every press of a verdict as the desk took it: ``pair_id, action, at, counted, paint_ms``."""
+    """Every press of a verdict as the desk took it: ``pair_id, action, at, counted, taken_at, paint_ms``.
+
+    ``taken_at``: when it was decided, the time of the press itself or, in a burst, when its pair had been drawn.
+    """
     return page.locator(".desk").evaluate("desk => desk.__presses")
 
 

@@ -21,10 +21,12 @@ from tests.pages import sample_stores
 pytestmark = pytest.mark.browser
 SOON_MS = 20_000  # a second or two, unless the machine has much else to do
 WATCH = """() => {
-  window.frames_seen = window.frames_without_bars = 0;
+  window.frames_seen = window.longest_without_bars = 0;
+  let without = 0;
   const look = () => {
     window.frames_seen += 1;
-    if (!document.querySelector(".js-plotly-plot .bars path")) window.frames_without_bars += 1;
+    without = document.querySelector(".js-plotly-plot .bars path") ? 0 : without + 1;
+    window.longest_without_bars = Math.max(window.longest_without_bars, without);
     requestAnimationFrame(look);
   };
   look();
@@ -147,7 +149,8 @@ def _live(ada: Page, chi: Page) -> None:
     expect(lead).to_contain_text("5 of 10 pairs decided", timeout=2 * SOON_MS)
     rest(chi)
     assert chi.evaluate("window.frames_seen") > 10
-    assert chi.evaluate("window.frames_without_bars") == 0  # no flicker
+    # No flicker: Streamlit mounts a chart of other numbers anew, and draws it before that frame or right after.
+    assert chi.evaluate("window.longest_without_bars") <= 1
 
 
 def _report(page: Page, browser: Browser, folder: Path) -> None:
