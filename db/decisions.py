@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import StoreError
 from core.example import Example
-from db import schema
+from db import blind, permission, schema
 from db.store import Store, frame, said_plainly, utc_now
 
 VERDICT_WORDS: Mapping[str, str] = {
@@ -246,7 +246,8 @@ class _Batch:
     def _refuse_if_changed(self, entry: Entry, pair_id: int, now: Mapping[str, Any] | None) -> None:
         taken_back = {event["undoes"] for event in self.events[pair_id] if event["reviewer"] != self.reviewer} - {None}
         if now is not None and now["decision_id"] != entry.seen and now["reviewer"] != self.reviewer:
-            said = f"{now['reviewer']} {VERDICT_WORDS[now['verdict']]}"
+            hidden = blind.viewer_of(permission.acting()) and blind.pairs_among(self.connection, [pair_id])
+            said = "somebody decided it" if hidden else f"{now['reviewer']} {VERDICT_WORDS[now['verdict']]}"
         elif now is None and entry.seen in taken_back:
             said = "it was taken back"
         else:

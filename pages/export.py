@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core import sign_in
 from core.errors import AssayError
 from core.export import FORMATS, ExportFormat, manifest_path
 from core.filters import EXPORT_OPTIONS, ExportChoice
@@ -172,7 +173,7 @@ def exported_by() -> str:
         st.caption(_ui.plain(f"The manifest will say that {name} exported it."))
         return name
     name = st.text_input("Exported by", value=_ui.reviewer(), max_chars=60, key="export_by")
-    clean = " ".join((name or "").split())
+    clean = sign_in.clean_name(name or "")
     if clean:
         st.session_state[_ui.REVIEWER] = clean
     return clean
@@ -283,10 +284,13 @@ def earlier(folder: Path) -> None:
         return
     st.subheader("Earlier exports", anchor=False)
     columns = ["exported_at", "dataset", "file_name", "sha256", "exported_by"]
-    table = pd.DataFrame(rows)[columns].fillna({"exported_by": "", "dataset": "removed dataset"})
+    called = _ui.people_names(_ui.current_service().store, (row["exported_by"] for row in rows if row["exported_by"]))
+    table = pd.DataFrame(rows)[columns].fillna({"dataset": "removed dataset"})
+    table["exported_by"] = table["exported_by"].map(called)
     state = st.dataframe(
         table,
         hide_index=True,
+        placeholder="—",
         on_select="rerun",
         selection_mode="single-row",
         column_config={

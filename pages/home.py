@@ -182,6 +182,7 @@ def _recent_jobs(service: Service) -> None:
             for job, status in found
         ],
         hide_index=True,
+        placeholder="—",
         column_config={
             "job": st.column_config.TextColumn(width="large"),
             "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),

@@ -131,10 +131,12 @@ def _history(service: Service) -> None:
     if not changes:
         st.caption("No role was given yet: everybody has the default one.")
         return
+    called = _ui.people_names(service.store, (row["changed_by"] for row in changes if row["changed_by"]))
+    changes = [{**row, "changed_by": called.get(row["changed_by"])} for row in changes]
     table = pd.DataFrame(changes).rename(
         columns={"changed_at": "When", "identity": "Identity", "name": "Name", "role": "Role", "changed_by": "By"}
     )
-    st.dataframe(table, hide_index=True, width="stretch", key="people-changes")
+    st.dataframe(table, hide_index=True, width="stretch", placeholder="—", key="people-changes")
     st.download_button(
         "Download these changes", _ui.csv_bytes(table), "role-changes.csv", "text/csv", type="tertiary",
         icon=":material/download:", key="people-changes-csv", on_click="ignore",

@@ -158,14 +158,15 @@ def show(service: Service, actor: Actor, top: Any) -> None:
             st.query_params.from_dict(wanted)
     else:
         first = None
-        with top:
-            other_toolbar(plain=plain)
     anew = st.session_state.pop(ANEW, False) or (not plain and COMPONENT not in st.session_state)
     try:
         seat, desk = sit_down(service, actor, named, plain=plain, anew=anew, first=first)
     except AssayError as error:
         refused(error)
         return
+    if named["kind"] != "filter":
+        with top:
+            other_toolbar(plain=plain)
     if desk.scope.title:
         st.markdown(f"**{_ui.plain(desk.scope.title)}**")
     if plain:

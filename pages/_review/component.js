@@ -93,8 +93,7 @@ class Desk extends TypingDesk {
     if (this.look.similar) this.similar.show(this.stage.pairId);
     this.announce();
     if (!this.end && this.need().want) this.log?.wake(0);
-    const held = this.mode === "read" ? this.stage.nextHeld() : this.stage.forget();
-    if (held) this.press(held.id, held.at, { held: true });
+    this.takeHeld();
   }
 
   // Focus is on the desk, unless the person is in a field somewhere else.
@@ -160,12 +159,24 @@ class Desk extends TypingDesk {
     else { this.again = id; this.cache = []; this.next({ at, action: id, pair_id: null }); this.log.wake(0); }
   }
 
-  // A verdict that a person pressed, now or some milliseconds ago in a burst (then its pair has just been drawn).
-  press(id, at, { held = false } = {}) {
+  // A verdict, pressed at this time.
+  press(id, at) {
     const { stage } = this;
-    if ((held || (stage.seenAt(at) && !stage.held.length)) && this.offered(id)) this.decide(id, null, at);
-    else if (held || !stage.hold(id, at)) stage.note({ at, action: id, pair_id: stage.pairId, counted: false });
-    if (!held) stage.latestAt = at;
+    const seen = stage.seenAt(at) && !stage.held.length;
+    if (seen && this.offered(id)) this.decide(id, null, at);
+    else if (!seen && stage.hold(id, at)) this.takeHeld(); // its pair may have been drawn since it was pressed
+    else stage.note({ at, action: id, pair_id: stage.pairId, counted: false });
+    stage.latestAt = at;
+  }
+
+  // The press of a burst whose turn it is, once a pair has been drawn for it.
+  takeHeld() {
+    const { stage } = this;
+    if (!stage.painted) return;
+    if (this.mode !== "read") stage.forget();
+    const held = stage.nextHeld();
+    if (held && this.offered(held.id)) this.decide(held.id, null, held.at);
+    else if (held) stage.note({ at: held.at, action: held.id, pair_id: stage.pairId, counted: false });
   }
 
   offered(id) {

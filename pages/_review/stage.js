@@ -76,11 +76,11 @@ class Stage {
     return this.painted && this.settled && time >= this.drawnAt;
   }
 
-  // Takes a press of a burst that came while the pair before it was still being drawn: its turn is when its own pair
-  // has been drawn. Whoever waits for a pair, or presses again since nothing happened, is not taken for a burst.
+  // Takes a press of a burst that was made before its pair was drawn: its turn is when that has been drawn. Whoever
+  // waits for a pair, or presses again since nothing happened, is not taken for a burst.
   hold(id, at) {
     const apart = at - this.latestAt;
-    const burst = this.settled && !this.painted && this.pairId && apart >= BURST_MS.least && apart <= BURST_MS.most;
+    const burst = this.settled && this.pairId && apart >= BURST_MS.least && apart <= BURST_MS.most;
     if (!burst || this.held.length >= MOST_HELD) return false;
     this.held.push({ id, at });
     return true;

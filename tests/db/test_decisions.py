@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from core.errors import NotAllowedError, StoreError
 from core.example import Example
-from db import commands, decisions, permission, queries, review, schema
+from db import campaigns, commands, decisions, permission, queries, review, schema
 from db.decisions import Entry
 from db.permission import Actor
 from db.store import Store, rows, scalar
@@ -157,6 +157,16 @@ def test_what_somebody_else_decided_since_it_was_served_refuses_ones_own_never_d
     assert "taken back" in taken_back.text
     assert decisions.apply(store, [entry("5", pair_id)], reviewer="bob")[0].kind == "ok"
     assert decisions.apply(store, [entry("6", pair_id, check_seen=False)], reviewer="eve")[0].kind == "ok"
+
+
+def test_a_refusal_on_a_pair_of_a_blind_campaign_does_not_tell_what_another_said(store: Store, pair_id: int) -> None:
+    """A request may claim any decision as the one that stood."""
+    campaigns.create(store, name="blind", pair_ids=[pair_id], people=["bob"])
+    decisions.apply(store, [entry("1", pair_id, verdict="reject")], reviewer="ada")
+    for role, told in (("reviewer", False), ("admin", True)):
+        with permission.as_actor(Actor("bob", "bob", role)):
+            refused = decisions.apply(store, [entry(role, pair_id, seen=99)], reviewer="bob")[0]
+        assert (refused.kind, "ada rejected" in refused.text) == ("error", told)
 
 
 def test_nobody_takes_back_or_repeats_the_press_of_another(store: Store, pair_id: int) -> None:
