@@ -197,9 +197,9 @@ def campaign_words(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def pace_words(pace: Row, people: Sequence[Row], *, n_undecided: int, at: datetime) -> tuple[str, ...]:
     """``pace`` of ``db.board_numbers.pace``, ``people`` of ``db.review.team_progress``."""
+    by = f" by {count(pace['n_people_recent'], 'person', 'people')}" if pace["n_recent"] else ""
     head = (
-        f"{count(pace['n_recent'], 'decision')} in the last hour by "
-        f"{count(pace['n_people_recent'], 'person', 'people')}, "
+        f"{count(pace['n_recent'], 'decision')} in the last hour{by}, "
         f"{pace['n_today']:,} today, {pace['n_all']:,} in all; as of {at:%H:%M} UTC."
     )
     said = [head]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,11 +19,17 @@ USUAL_SECONDS_PER_DECISION = 40.0
 MOST_LEASES = 12
 """Pairs that lie on one desk at most: the one on screen and those that were fetched ahead."""
 
+CHANGEABLE = (
+    "adjudicators", "own_disputes", "gold_feedback", "lease_seconds", "second_look_share", "second_look_after",
+)  # fmt: skip
+"""Settings of a campaign that may change after it was made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignSettings:
-    """What does not change while a campaign runs; its people, state and guidelines do, and are not in here.
+    """How a campaign works, beside its people, state and guidelines, which are not in here.
 
+    Those of ``CHANGEABLE`` may change while it runs; the others would change what the decisions so far mean.
     ``everybody``: whoever has the role reviewer takes part, not only those that are named. ``blind``: others' verdicts
     and the student's proposal are hidden. ``shuffled``: each person gets the pairs in an order of their own, so that
     overlap is spread; else all in the order of the campaign. ``gold_feedback``: say after a decision on a gold pair
@@ -65,6 +71,23 @@ class CampaignSettings:
         known = {field.name for field in fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
         return cls(**{**kept, "adjudicators": tuple(kept.get("adjudicators", ()))})
+
+    def changed(self, **those: Any) -> CampaignSettings:
+        """With other values of ``CHANGEABLE``.
+
+        Raises:
+            SettingsError: one of them cannot be changed, or is out of range.
+        """
+        frozen = sorted(set(those) - set(CHANGEABLE))
+        if frozen:
+            raise SettingsError(
+                f"{frozen[0]!r} of a campaign cannot be changed: it would change what the decisions so far mean. "
+                "Nothing was changed; make a new campaign."
+            )
+        if "adjudicators" in those:
+            clean = (" ".join(one.split()) for one in those["adjudicators"])
+            those["adjudicators"] = tuple(dict.fromkeys(one for one in clean if one))
+        return replace(self, **those)
 
 
 @dataclass(frozen=True, kw_only=True)

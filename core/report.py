@@ -31,13 +31,15 @@ MOST_TABLE_ROWS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure with the rows that it shows. ``name`` names its files; a ``wide`` one takes a whole line."""
+    """A figure with the rows that it shows. ``name`` names its files; a ``wide`` one takes a whole line; ``narrow`` is
+    how it is drawn on a phone, where that differs."""
 
     title: str
     name: str
     figure: go.Figure
     rows: Sequence[Row]
     wide: bool = True
+    narrow: go.Figure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,13 +252,19 @@ def _table(one: Table) -> str:
     )
 
 
+def _heading(name: str) -> str:
+    """A column's name as people read it: n_accepted is "accepted", median_seconds "median seconds"."""
+    return name.removeprefix("n_").replace("_", " ")
+
+
 def _grid(rows: Sequence[Row]) -> str:
     columns = list(rows[0])
     numeric = {
         name for name in columns if all(row.get(name) is None or isinstance(row.get(name), int | float) for row in rows)
     }
     head = "".join(
-        f'<th scope="col"{" class=n" if name in numeric else ""}>{html.escape(str(name))}</th>' for name in columns
+        f'<th scope="col"{" class=n" if name in numeric else ""}>{html.escape(_heading(str(name)))}</th>'
+        for name in columns
     )
     body = "".join(
         "<tr>"
@@ -318,6 +326,7 @@ th, td { text-align: left; padding: 4px 10px; border-bottom: 1px solid #eceff0; 
   overflow-wrap: anywhere; }
 th { background: #f3f5f5; position: sticky; top: 0; font-weight: 600; overflow-wrap: break-word; }
 tr:last-child td { border-bottom: 0; }
+td:not(.n) { min-width: 10ch; } /* a short word must not be broken for a long name beside it */
 .n { text-align: right; white-space: nowrap; }
 details { margin: 4px 0; } summary { cursor: pointer; color: var(--muted); font-size: 13px; }
 .data { margin: 4px 0 0; font-size: 13px; } .data a { color: var(--teal); }

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from core.campaign import Campaign
-from db import campaign_progress, campaigns, schema
+from db import campaign_progress, campaigns, people, schema
 from db.decisions import VERDICT_WORDS, Entry, Guard
 from db.store import Store, frame, scalar
 
@@ -28,17 +28,17 @@ def disputed(store: Store, campaign_id: int, identity: str | None = None) -> lis
     if campaign.settings.own_disputes:
         return found
     with store.read() as connection:
-        people = _people_with_words(connection, found)
+        words = _people_with_words(connection, found)
         others = _other_adjudicators(connection, campaign, identity)
-    return [one for one in found if identity not in people.get(one, ()) or not others - people[one]]
+    return [one for one in found if identity not in words.get(one, ()) or not others - words[one]]
 
 
 def _people_with_words(connection: Connection, pair_ids: Sequence[int]) -> dict[int, set[str]]:
-    people: dict[int, set[str]] = {}
+    found: dict[int, set[str]] = {}
     sql = "select pair_id, reviewer from reviewer_decisions where list_contains($ids, pair_id)"
     for row in frame(connection, sql, {"ids": list(pair_ids)}).to_pylist():
-        people.setdefault(row["pair_id"], set()).add(row["reviewer"])
-    return people
+        found.setdefault(row["pair_id"], set()).add(row["reviewer"])
+    return found
 
 
 def _other_adjudicators(connection: Connection, campaign: Campaign, identity: str) -> set[str]:
@@ -48,7 +48,13 @@ def _other_adjudicators(connection: Connection, campaign: Campaign, identity: st
 
 
 def _refusal(
-    connection: Connection, campaign: Campaign, pair_id: int | None, identity: str, *, is_admin: bool
+    connection: Connection,
+    campaign: Campaign,
+    pair_id: int | None,
+    identity: str,
+    *,
+    is_admin: bool,
+    called: Mapping[str, str],
 ) -> str | None:
     """Why this person may not rule on this pair, in a sentence; None: they may."""
     if not is_admin and identity not in campaign.settings.adjudicators:
@@ -63,7 +69,8 @@ def _refusal(
     words = _people_with_words(connection, [pair_id or 0]).get(pair_id or 0, set())
     others = _other_adjudicators(connection, campaign, identity) - words
     if identity in words and others:
-        return f"You have a word on pair {pair_id} yourself; {sorted(others)[0]} can rule on it. Nothing was stored."
+        other = called.get(min(others), min(others))
+        return f"You have a word on pair {pair_id} yourself; {other} can rule on it. Nothing was stored."
     return None
 
 
@@ -74,9 +81,10 @@ def guard(store: Store, campaign_id: int, *, identity: str, is_admin: bool) -> G
         StoreError: there is no such campaign.
     """
     campaign = campaigns.campaign(store, campaign_id)
+    called = people.names(store)  # here: inside a transaction its lock could wait for one that waits for the other
 
     def asked(connection: Connection, entry: Entry) -> str | None:
-        return _refusal(connection, campaign, entry.pair_id, identity, is_admin=is_admin)
+        return _refusal(connection, campaign, entry.pair_id, identity, is_admin=is_admin, called=called)
 
     return asked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from core.errors import SettingsError
@@ -55,6 +56,19 @@ def by_hand(text: str) -> dict[int, str]:
             )
         gold[int(found.group(1))] = verdict
     return gold
+
+
+def check_pairs(store: Store, pair_ids: Iterable[int]) -> None:
+    """Whether there are such pairs.
+
+    Raises:
+        SettingsError: one is not in the store.
+    """
+    with store.read() as connection:
+        asked = "select unnest($ids::bigint[]) pair_id"
+        found = frame(connection, f"{asked} except select pair_id from pairs order by 1", {"ids": list(pair_ids)})
+    if found.num_rows:
+        raise SettingsError(f"There is no pair {found['pair_id'][0].as_py()} in this store. Choose another gold pair.")
 
 
 def median_seconds(store: Store) -> float | None:

@@ -1,4 +1,4 @@
-"""Campaigns: made once, their pairs frozen; what changes later (people, state, guidelines) is one event each."""
+"""Campaigns: made once, their pairs frozen; each later change (people, state, guidelines, settings) is one event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
-from core.campaign import Campaign, CampaignSettings, check_people
+from core.campaign import CHANGEABLE, Campaign, CampaignSettings, check_people
 from core.errors import MissingError, StoreError
 from db import schema
 from db.store import Store, frame, registered, rows, said_plainly, scalar, utc_now
@@ -188,8 +188,12 @@ def campaign(store: Store, campaign_id: int) -> Campaign:
     with store.read() as connection:
         found = rows(connection, f"{_CAMPAIGNS} where c.campaign_id = :id", id=campaign_id)
     if not found:
-        raise MissingError(f"There is no campaign {campaign_id} in this store. Choose one from the list.")
+        raise _missing(campaign_id)
     return _campaign(found[0])
+
+
+def _missing(campaign_id: int) -> MissingError:
+    return MissingError(f"There is no campaign {campaign_id} in this store. Choose one from the list.")
 
 
 def pair_ids(store: Store, campaign_id: int) -> list[int]:
@@ -265,6 +269,34 @@ def change_people(store: Store, campaign_id: int, people: Sequence[str], *, by: 
             )
         _put_people(connection, campaign_id, [one for one in named if one not in now.people])
         _event(connection, campaign_id, "people", {"people": list(named)}, by=by)
+
+
+@said_plainly
+def change_settings(
+    store: Store, campaign_id: int, *, by: str | None = None, **those: Any
+) -> dict[str, dict[str, Any]]:
+    """Set some of ``core.campaign.CHANGEABLE`` anew. Returns what changed, by name: ``from`` and ``to``; what is as it
+    was is no change.
+
+    Raises:
+        MissingError: there is no such campaign.
+        SettingsError: one of them cannot be changed, or is out of range.
+    """
+    with store.write() as connection:
+        stored = scalar(connection, "select settings from campaigns where campaign_id = :id", id=campaign_id)
+        if stored is None:
+            raise _missing(campaign_id)
+        before = CampaignSettings.from_dict(_json(stored))
+        after = before.changed(**those)
+        old, new = before.to_dict(), after.to_dict()
+        changed = {name: {"from": old[name], "to": new[name]} for name in CHANGEABLE if old[name] != new[name]}
+        if changed:
+            connection.execute(
+                text("update campaigns set settings = :settings where campaign_id = :id"),
+                {"id": campaign_id, "settings": json.dumps(new, sort_keys=True)},
+            )
+            _event(connection, campaign_id, "settings", changed, by=by)
+    return changed
 
 
 @said_plainly

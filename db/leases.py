@@ -58,7 +58,7 @@ class Leases:
         with self._at(campaign_id) as table:
             if not table.campaign.takes_part(identity):
                 raise NotAllowedError(
-                    f"{identity} does not take part in the campaign {table.campaign.name!r}. Ask an admin to be added."
+                    f"You do not take part in the campaign {table.campaign.name!r}. Ask an admin to be added."
                 )
             self._beat(table, desk)
             if table.campaign.state != "open":
@@ -187,7 +187,7 @@ class Leases:
             if place is None:
                 return f"Pair {entry.pair_id} is not part of the campaign {campaign.name!r}. Nothing was stored."
             if not campaign.takes_part(identity):
-                return f"{identity} does not take part in the campaign {campaign.name!r}. Nothing was stored."
+                return f"You do not take part in the campaign {campaign.name!r}. Nothing was stored."
             if entry.verdict not in schema.VERDICTS_DECIDED:
                 return None
             # Memory follows the store at each call, and nothing else stores decisions of this campaign meanwhile.

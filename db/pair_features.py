@@ -44,10 +44,8 @@ class Layout:
     def names(self) -> list[str]:
         """Names of the columns of :func:`numbers`, for people."""
         labels = [*(OUTPUTS[output].label for output in OF_PAIR), *self.families]
-        found = [f"{label} ({side})" for label in labels for side in (*SIDES, "candidate − original")]
-        found += [
-            f"{part}, log of its length ({side})" for part in _PARTS for side in (SIDES[0], "candidate − original")
-        ]
+        found = [f"{label} ({side})" for label in labels for side in ("reflected", "original", "change")]
+        found += [f"log length of {part} ({side})" for part in _PARTS for side in ("reflected", "change")]
         found += ["round of reflection"]
         found += [f"{column} is “{level}”" for column, levels in self.levels.items() for level in levels]
         return found + (self.basis.names if self.basis else [])

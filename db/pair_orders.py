@@ -65,6 +65,11 @@ class Order:
         """What follows ``order by``."""
         return f"{self.value} {'desc' if self.descending else 'asc'} nulls last, p.pair_id"
 
+    @property
+    def by_age(self) -> bool:
+        """Whether the oldest pairs come first, which is also what an order becomes that cannot be had."""
+        return self.value == _SIMPLE[OLDEST][0]
+
     @contextmanager
     def on(self, connection: Connection) -> Iterator[None]:
         """Make ``table`` visible to this connection for the length of the block."""

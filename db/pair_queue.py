@@ -13,7 +13,8 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from core.filters import PairFilter
-from db.pair_orders import Order, order_of
+from db import queries
+from db.pair_orders import OLDEST, Order, order_of
 from db.store import Store, frame, registered, rows
 
 PREVIEW_CHARACTERS = 240
@@ -193,7 +194,8 @@ def page(store: Store, filters: PairFilter, *, after: Cursor | None = None, size
                 where {further} order by value {way} nulls last, pair_id limit {int(size) + 1}""",
                 parameters,
             ).to_pylist()
-        values = {row["pair_id"]: row["value"] for row in found[:size]}
+        fell_back = order.by_age and filters.order != OLDEST  # an id is no value of the order that was asked for
+        values = {row["pair_id"]: None if fell_back else row["value"] for row in found[:size]}
         shown = [{**row, "value": values[row["pair_id"]]} for row in rows_of(connection, list(values))]
     more = len(found) > size
     last = found[size - 1] if more else None
@@ -237,6 +239,17 @@ def asked_for(connection: Connection, pair_ids: Sequence[int] | np.ndarray) -> I
     ids = pa.array(np.asarray(pair_ids, np.int64))
     with registered(connection, "asked", pa.table({"place": pa.array(np.arange(len(ids))), "pair_id": ids})):
         yield
+
+
+def version(store: Store) -> str:
+    """``queries.version``, changed by a new model, a new campaign and new embeddings of pairs too."""
+    with store.read() as connection:
+        found = frame(
+            connection,
+            """select (select max(model_id) from pair_models), (select max(campaign_id) from campaigns),
+                (select count(*) from embeddings)""",
+        )
+    return "-".join([queries.version(store), *(str(column[0].as_py()) for column in found.columns)])
 
 
 def matching(store: Store, filters: PairFilter, pair_ids: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from core.charts import reflection as reflection_charts
 from core.charts import review as review_charts
 from core.indicators import OUTPUTS
 from core.report import Figure, Missing, Slide, Table
+from core.voting import Tally
 from db import agreement, board_numbers, jobs, judging, queries, reflection_report, review, votes
 from db.service import Service
 from db.store import utc_now
@@ -220,6 +221,7 @@ def agreeing(service: Service) -> Slide:
             page="campaigns.py",
             label="Plan a campaign",
         )
+        said = ()  # the sentence of what is missing says it
     return Slide(key="agreement", title="Agreement", text=said, figures=figures, missing=missing)
 
 
@@ -232,7 +234,8 @@ def winning(service: Service) -> Slide:
     figure = Figure(
         title="Answers set against each other",
         name="win-tie-lose",
-        figure=judging_charts.win_tie_lose_figure(bars),
+        figure=judging_charts.win_tie_lose_figure(charts.told_apart(bars)),
+        narrow=charts.narrow_bars_figure(charts.told_apart(bars, length=20)),
         rows=judging_charts.bar_rows(bars),
     )
     return Slide(key="judging", title="Win, tie, lose", text=words.judging_words(bars), figures=(figure,))
@@ -251,9 +254,13 @@ def voted(service: Service) -> Slide:
             "after": one.after.agreement if one.after else None,
             "changed": one.change.n_changed if one.change else None,
             "majority": _majority(one),
-            "adopted": one.adopted or "",
+            "adopted": review_charts.VERDICT_LABELS[one.adopted] if one.adopted else "",
         }
         for one in found
+    ]
+    listed = [
+        {**row, "before": _agreed(one.before), "after": _agreed(one.after)}
+        for row, one in zip(rows, found, strict=True)
     ]
     return Slide(
         key="votes",
@@ -264,8 +271,12 @@ def voted(service: Service) -> Slide:
                 title="Agreement before and after", name="votes", figure=charts.agreement_figure(rows[:12]), rows=rows
             ),
         ),
-        tables=(Table(title="Votes", name="vote-table", rows=rows),),
+        tables=(Table(title="Votes", name="vote-table", rows=listed),),
     )
+
+
+def _agreed(round: Tally | None) -> str | None:
+    return None if round is None or round.agreement is None else words.percent(round.agreement, 1)
 
 
 def _majority(one: votes.Vote) -> str:

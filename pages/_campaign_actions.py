@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -12,7 +13,7 @@ from core.filters import PairFilter
 from db import campaigns, pair_lists, pair_queue
 from db.campaigns import LONGEST_GUIDELINES
 from db.service import Service
-from pages import _campaign_view, _ui
+from pages import _campaign_guidelines, _campaign_people, _campaign_settings, _campaign_view, _ui
 
 
 def _do(change: Callable[[], object], said: str, icon: str) -> None:
@@ -33,7 +34,7 @@ def guidelines(service: Service, campaign: Campaign) -> None:
     """The guidelines as people see them, an editor for admins, and every version there was."""
     st.markdown("**Guidelines**" + (f" · version {campaign.guidelines_version}" if campaign.guidelines_version else ""))
     if campaign.guidelines:
-        _ui.text_block(campaign.guidelines)
+        _campaign_guidelines.shown(campaign.guidelines, key=f"campaign-guidelines-shown-{campaign.campaign_id}")
     else:
         st.caption("None yet. What is written here stands beside the work of everybody in this campaign.")
     key = f"campaign-guidelines-{campaign.campaign_id}-{campaign.guidelines_version}"
@@ -57,25 +58,26 @@ def guidelines(service: Service, campaign: Campaign) -> None:
 
 
 def _versions(service: Service, campaign: Campaign) -> None:
-    known = _campaign_view.names(service)
     found = {row["version"]: row for row in campaigns.events(service.store, campaign.campaign_id) if row["version"]}
+    known = _campaign_people.names(service, campaign, also=(row["done_by"] for row in found.values()))
     version = st.selectbox(
         "Version", list(found), key=f"campaign-version-{campaign.campaign_id}",
         format_func=lambda i: f"{i} · {found[i]['happened_at']:%Y-%m-%d %H:%M} UTC",
     )  # fmt: skip
     row = found[version]
     st.caption(_ui.plain(f"by {known.get(row['done_by'], row['done_by'] or 'unknown')}"))
-    _ui.text_block(row["details"]["text"])
+    _campaign_guidelines.shown(row["details"]["text"], key=f"campaign-version-shown-{campaign.campaign_id}-{version}")
 
 
 # --- people, pairs, state ---
 
 
-def people_and_state(service: Service, campaign: Campaign, known: Mapping[str, str]) -> None:
-    """Who takes part, further pairs, and the buttons that pause or end it."""
+def people_and_state(service: Service, campaign: Campaign) -> None:
+    """Who takes part, further pairs, settings, and the buttons that pause or end it."""
+    known = _campaign_people.names(service, campaign)
     st.markdown("**Who takes part**")
     if campaign.settings.everybody:
-        st.caption("Everybody with the role reviewer.")
+        st.caption("Everybody who may review.")
     else:
         _people(service, campaign)
     if campaign.settings.adjudicators:
@@ -84,33 +86,62 @@ def people_and_state(service: Service, campaign: Campaign, known: Mapping[str, s
     with st.container(horizontal=True):
         _state_buttons(service, campaign)
         _add_pairs(service, campaign)
+        _settings(service, campaign)
+
+
+def changes(service: Service, campaign: Campaign) -> None:
+    """Every change there was, the newest first."""
+    events = campaigns.events(service.store, campaign.campaign_id)
+    known = _campaign_people.names(service, campaign, also=_people_of(events))
     with st.expander("What was changed", icon=":material/list:"):
         st.dataframe(
             [
                 {
                     "when": row["happened_at"],
-                    "what": _event_words(row),
+                    "what": _event_words(row, known),
                     "by": known.get(row["done_by"], row["done_by"] or "—"),
                 }
-                for row in campaigns.events(service.store, campaign.campaign_id)
+                for row in events
             ],
             hide_index=True,
-            column_config={"when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")},
+            column_config={
+                "when": st.column_config.DatetimeColumn("when (UTC)", format="YYYY-MM-DD HH:mm", width=140),
+                "what": st.column_config.TextColumn(width=560),
+            },
         )
 
 
-def _event_words(row: Mapping[str, object]) -> str:
+def _people_of(events: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """Everybody whom events name."""
+    named = [row["done_by"] for row in events]
+    for row in events:
+        named += row["details"].get("people", ())
+        for was in row["details"].get("adjudicators", {}).values():
+            named += was
+    return named
+
+
+def _settings(service: Service, campaign: Campaign) -> None:
+    events = campaigns.events(service.store, campaign.campaign_id)
+    version = max((row["event_id"] for row in events if row["kind"] == "settings"), default=0)
+    if _campaign_settings.popover(service, campaign, version=version):
+        st.session_state[_campaign_view.SAID] = [("The settings are saved; they hold from now on.", ":material/tune:")]
+        st.rerun()
+
+
+def _event_words(row: Mapping[str, Any], known: Mapping[str, str]) -> str:
     details = row["details"]
-    assert isinstance(details, Mapping)
     match row["kind"]:
         case "created":
-            return f"made, {details['n_pairs']:,} pairs"
+            return f"made, {_campaign_view.count_words(details['n_pairs'])}"
         case "guidelines":
             return f"guidelines, version {row['version']}"
         case "people":
-            return f"people: {', '.join(details['people'])}"
+            return f"people: {', '.join(known.get(one, one) for one in details['people'])}"
+        case "settings":
+            return _campaign_settings.change_words(details, known)
         case "pairs":
-            return f"{details['n_pairs']:,} pairs added"
+            return f"{_campaign_view.count_words(details['n_pairs'])} added"
         case kind:
             return str(kind)
 
@@ -118,7 +149,7 @@ def _event_words(row: Mapping[str, object]) -> str:
 def _people(service: Service, campaign: Campaign) -> None:
     key = f"campaign-people-{campaign.campaign_id}-{'-'.join(campaign.people)}"
     may = _ui.may("administer")
-    chosen = _campaign_view.pick_people(service, "People", key=key, default=campaign.people, disabled=not may)
+    chosen = _campaign_people.pick_people(service, "People", key=key, default=campaign.people, disabled=not may)
     if set(chosen) == set(campaign.people):
         return
     if st.button("Save the people", type="primary", key=f"{key}-save", **_ui.allowed("administer")):

@@ -10,9 +10,6 @@ import numpy as np
 import streamlit as st
 
 from core.campaign import (
-    LONGEST_LEASE_SECONDS,
-    SHORTEST_LEASE_SECONDS,
-    USUAL_LEASE_SECONDS,
     USUAL_SECONDS_PER_DECISION,
     CampaignSettings,
     Load,
@@ -24,7 +21,8 @@ from db import campaign_gold, campaign_progress, campaigns, pair_queue, review
 from db.campaigns import LONGEST_GUIDELINES, LONGEST_NAME
 from db.service import Service
 from db.store import Store
-from pages import _campaign_view, _pair_filter, _ui
+from pages import _campaign_people, _campaign_settings, _campaign_view, _pair_filter, _ui
+from pages._pair_filter import Facets
 
 PREFIX = "campaign-filter-"
 KEY = "campaign-new-"
@@ -52,8 +50,8 @@ def _queue(_store: Store, path: str, version: str, filters: PairFilter) -> np.nd
     return pair_queue.queue(_store, filters)
 
 
-def _filter(service: Service) -> PairFilter:
-    """The filter of the link, until somebody changes it here; then the link follows."""
+def _filter(service: Service) -> tuple[PairFilter, Facets]:
+    """The filter of the link, until somebody changes it here; then the link follows. And the names of what is in it."""
     there = _pair_filter.facets(service)
     params = {name: value for name, value in st.query_params.to_dict().items() if name != "new"}
     if _pair_filter.of_widgets(PREFIX) is None or params != st.session_state.get(WRITTEN):
@@ -63,12 +61,13 @@ def _filter(service: Service) -> PairFilter:
         filters = _pair_filter.panel(there, prefix=PREFIX)
     st.session_state[WRITTEN] = filters.to_params()
     st.query_params.from_dict({"new": "1", **filters.to_params()})
-    return filters
+    return filters, there
 
 
 def _pairs(service: Service) -> Chosen:
     st.markdown("**Which pairs**")
-    filters = _filter(service)
+    filters, there = _filter(service)
+    words = _filter_words(filters, there)
     queue = _queue(service.store, str(service.store.path), campaign_progress.version(service.store), filters)
     n = len(queue)
     if n == 0:
@@ -82,21 +81,42 @@ def _pairs(service: Service) -> Chosen:
         ids = queue[:MOST_PAIRS]
         if n > MOST_PAIRS:
             st.warning(f"{n:,} pairs pass the filter; a campaign takes the first {MOST_PAIRS:,}.")
-        return Chosen(tuple(ids.tolist()), f"all {len(ids):,} pairs: {_filter_words(filters)}", filters, 0)
+        return Chosen(tuple(ids.tolist()), f"all {_campaign_view.count_words(len(ids))}: {words}", filters, 0)
     size = int(
         right.number_input("Number of pairs", 1, min(n, MOST_PAIRS), min(n, 100), key=f"{KEY}size-{min(n, MOST_PAIRS)}")
     )
     if how == "The first":
-        return Chosen(tuple(queue[:size].tolist()), f"the first {size:,}: {_filter_words(filters)}", filters, 0)
+        return Chosen(tuple(queue[:size].tolist()), f"the first {size:,}: {words}", filters, 0)
     seed = n  # the same filter gives the same share, until it holds other pairs
     found = np.random.default_rng(seed).choice(n, size=size, replace=False)
-    return Chosen(tuple(queue[found].tolist()), f"{size:,} by chance of {n:,}: {_filter_words(filters)}", filters, seed)
+    return Chosen(tuple(queue[found].tolist()), f"{size:,} by chance of {n:,}: {words}", filters, seed)
 
 
-def _filter_words(filters: PairFilter) -> str:
-    params = {name: value for name, value in filters.to_params().items() if name not in ("state", "order", "seed")}
-    more = "".join(f", {name} {value}" for name, value in sorted(params.items()))
-    return f"{filters.state}, {filters.order}{more}"[:500]
+def _filter_words(filters: PairFilter, there: Facets) -> str:
+    """The filter as people read it, with the names of what it asks for."""
+    words = [filters.state, filters.order]
+    if filters.similar_to:
+        words.append(f"to pair {filters.similar_to}")
+    if filters.rule:
+        words.append(f"rule {there.rules.get(filters.rule, filters.rule)}")
+    if filters.text:
+        words.append(f"“{filters.text}”{' as whole words' if filters.words else ''}")
+    if filters.pair_list:
+        words.append(f"list {there.lists.get(filters.pair_list, filters.pair_list)}")
+    words += [there.datasets.get(one, f"dataset {one}") for one in filters.datasets]
+    words += [*filters.stages, *filters.methods, *filters.proposals]
+    words += [f"decided by {there.people.get(one, one)}" for one in filters.reviewers]
+    ranges = [(label, getattr(filters, name)) for name, label in _pair_filter.OWN_RANGES.items()]
+    ranges += [
+        (f"{there.scorer_names.get(one.scorer_id, 'a score')} of the reflected", (one.low, one.high))
+        for one in filters.scores
+    ]
+    for label, (low, high) in ranges:
+        if low is not None and high is not None:
+            words.append(f"{label} {low:g} to {high:g}")
+        elif low is not None or high is not None:
+            words.append(f"{label} {'at least' if high is None else 'at most'} {low if high is None else high:g}")
+    return ", ".join(words)[:500]
 
 
 def _people(service: Service) -> tuple[tuple[str, ...], bool, int]:
@@ -111,7 +131,7 @@ def _people(service: Service) -> tuple[tuple[str, ...], bool, int]:
         )
     )  # fmt: skip
     everybody = left.toggle("Everybody who may review", key=f"{KEY}everybody", help="Also people who come later.")
-    named = () if everybody else _campaign_view.pick_people(service, "People", key=f"{KEY}people", default=())
+    named = () if everybody else _campaign_people.pick_people(service, "People", key=f"{KEY}people", default=())
     return named, everybody, overlap
 
 
@@ -130,50 +150,31 @@ def _gold(service: Service, chosen: Chosen) -> dict[int, str]:
         "Gold pairs by hand", placeholder="12 accept, 40 reject", key=f"{KEY}gold-text", max_chars=5000,
         help="The number of a pair and the verdict that is expected.",
     )  # fmt: skip
+    by_hand = campaign_gold.by_hand(text or "")
+    campaign_gold.check_pairs(service.store, by_hand)
     gold = campaign_gold.from_decided(service.store, chosen.filters, n=n, seed=chosen.seed)
     if n > len(gold):
         st.caption(f"{len(gold):,} decided pairs pass this filter, so there are no more gold pairs than that.")
-    return {**gold, **campaign_gold.by_hand(text or "")}
+    return {**gold, **by_hand}
 
 
 def _more(service: Service) -> dict[str, Any]:
     """What few people change."""
-    with st.expander("Blind review, gold pairs shown, adjudicators, second looks, leases", icon=":material/tune:"):
-        left, right = st.columns(2)
+    with st.expander(
+        "Blind review, order, adjudicators, gold pairs shown, second looks, leases", icon=":material/tune:"
+    ):
         values: dict[str, Any] = {
-            "blind": left.toggle(
+            "blind": st.toggle(
                 "Blind", value=True, key=f"{KEY}blind",
                 help="Others' verdicts and the student's proposal are hidden from who decides.",
             ),
-            "gold_feedback": left.toggle("Say after a gold pair what was expected", key=f"{KEY}feedback"),
-            "shuffled": left.toggle(
+            "shuffled": st.toggle(
                 "Each person gets the pairs in another order", value=True, key=f"{KEY}shuffled",
                 help="Spreads the overlap; off: everybody gets them in the order of the filter.",
             ),
-            "own_disputes": left.toggle(
-                "Adjudicators may rule on disputes in which they have a word", key=f"{KEY}own"
-            ),
-            "lease_seconds": int(
-                right.number_input(
-                    "A pair stays on a silent desk for (seconds)", SHORTEST_LEASE_SECONDS, LONGEST_LEASE_SECONDS,
-                    USUAL_LEASE_SECONDS, key=f"{KEY}lease",
-                    help="A desk that is open is heard of all the time. After a closed laptop or a lost connection its "
-                    "pairs go to others when this time is over.",
-                )
-            ),
-            "second_look_share": right.slider(
-                "Share that comes back to the same person (%)", 0, 50, 0, key=f"{KEY}second",
-                help="A blind second look at one's own pairs shows how sure a person is of themselves. It never "
-                "changes what stands.",
-            ) / 100,
-            "second_look_after": int(
-                right.number_input("… after so many others", 0, 1000, 20, key=f"{KEY}second-after")
-            ),
         }  # fmt: skip
-        values["adjudicators"] = _campaign_view.pick_people(
-            service, "Adjudicators, beside the admins", key=f"{KEY}adjudicators", default=()
-        )
-    return values
+        st.caption("These two stay as they are for good; what follows can be changed later.")
+        return values | _campaign_settings.fields(service, CampaignSettings(), key=KEY)
 
 
 def _preview(
@@ -184,11 +185,14 @@ def _preview(
     each_seconds = seconds or USUAL_SECONDS_PER_DECISION
     n_pairs = len(ids)
     load = Load(n_pairs, overlap, n_people)
-    words = [f"**{n_pairs:,} pairs × {overlap} = {load.n_decisions:,} decisions**"]
+    counted = _campaign_view.count_words
+    words = [f"**{counted(n_pairs)} × {overlap} = {counted(load.n_decisions, 'decision')}**"]
     if n_gold:
         words.append(f"{n_gold:,} of the pairs gold")
     if n_people:
-        words.append(f"{n_people} {'person' if n_people == 1 else 'people'}, about {load.each:,} decisions each")
+        words.append(
+            f"{n_people} {'person' if n_people == 1 else 'people'}, about {counted(load.each or 0, 'decision')} each"
+        )
         why = "the median here so far" if seconds else "a guess, nothing was timed here yet"
         total = _ui.duration(load.seconds_each(each_seconds))
         words.append(f"about {total} each at {each_seconds:.0f} s a decision ({why})")

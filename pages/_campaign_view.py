@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core import sign_in
 from core.campaign import Campaign
 from core.charts import campaign as charts
 from core.errors import AssayError
-from db import adjudication, campaign_progress, campaigns, people
+from db import adjudication, campaign_progress, campaigns
 from db.campaign_progress import PAIR_STATES, PersonProgress, Progress
 from db.permission import Actor
 from db.service import Service
-from pages import _campaign_actions, _pick, _ui, _who
+from pages import _campaign_actions, _campaign_people, _pick, _ui
 
 REFRESH_SECONDS = 5
 SAID = "campaign_said"
 MOST_SHOWN = 2_000
-STATE_WORDS = {"open": "● open", "paused": "⏸ paused", "closed": "■ closed"}
+STATE_WORDS = {"open": "● open", "paused": "‖ paused", "closed": "■ closed"}
 SHOWN = {"disputed": "≠ Disputed", "waiting": "Waiting", "agreed": "✓ Agreed", "adjudicated": "⚖ Adjudicated",
          "all": "All"}  # fmt: skip
+SHOWN_OF_ONE = {"waiting": "Waiting", "agreed": "✓ Decided", "adjudicated": "⚖ Adjudicated", "all": "All"}
+"""With one decision a pair nobody can differ."""
 
 
-def names(service: Service) -> dict[str, str]:
-    """identity -> name, of everybody who was seen."""
-    return people.names(service.store)
+def count_words(n: int, noun: str = "pair") -> str:
+    """ "1 pair", "2 pairs"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def state_word(campaign: Campaign, progress: Progress) -> str:
     """The state of a campaign, with a sign."""
     if campaign.state == "open" and not progress.n_left:
-        return "✓ complete"
+        return "≠ to settle" if progress.states["disputed"] else "✓ complete"
     return STATE_WORDS[campaign.state]
 
 
-def pick_people(
-    service: Service, label: str, *, key: str, default: Sequence[str], disabled: bool = False
-) -> tuple[str, ...]:
-    """A box of people: those who were seen here, and any identity that one types."""
-    known = {row["identity"]: str(row["name"]) for row in people.people(service.store) if row["role"] != "none"}
-    labels = _ui.distinct({one: known.get(one, one) for one in dict.fromkeys([*known, *default])})
-    chosen = st.multiselect(
-        label, list(labels), default=list(default), format_func=lambda one: labels.get(one, one), key=key,
-        accept_new_options=True, disabled=disabled, placeholder="Names or e-mail addresses",
-        help="People who were here before, or anybody else: type what they sign in with.",
-    )  # fmt: skip
-    meant = (one if one in labels else sign_in.typed_identity(one, source=_who.source()) for one in chosen)
-    return tuple(dict.fromkeys(one for one in meant if one))
+def left_words(campaign: Campaign, progress: Progress) -> str:
+    """How long it takes to the last decision."""
+    if not progress.n_left:
+        return "done"
+    return _ui.duration(progress.seconds_left) if campaign.state == "open" else "—"
 
 
 def show(service: Service, campaign_id: int) -> None:
@@ -62,26 +55,27 @@ def show(service: Service, campaign_id: int) -> None:
         st.warning(_ui.plain(str(error)), icon=":material/link_off:")
         st.page_link("campaigns.py", label="All campaigns", icon=":material/arrow_back:")
         return
-    known = names(service)
+    known = _campaign_people.names(service, campaign)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(_ui.plain(campaign.name), anchor=False, width="stretch")
         st.page_link("campaigns.py", label="All campaigns", icon=":material/arrow_back:")
     _about(campaign, known)
     live = campaign.state == "open"
     st.fragment(_live, run_every=REFRESH_SECONDS if live else None)(service, campaign_id)
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         _campaign_actions.guidelines(service, campaign)
     with right:
-        _campaign_actions.people_and_state(service, campaign, known)
+        _campaign_actions.people_and_state(service, campaign)
+    _campaign_actions.changes(service, campaign)
     _pairs(service, campaign)
 
 
 def _about(campaign: Campaign, known: Mapping[str, str]) -> None:
     each = f"{campaign.overlap} decisions a pair" if campaign.overlap > 1 else "one decision a pair"
-    words = [f"{campaign.n_pairs:,} pairs", each, "blind" if campaign.settings.blind else "not blind"]
+    words = [count_words(campaign.n_pairs), each, "blind" if campaign.settings.blind else "not blind"]
     if campaign.n_gold:
-        words.append(f"{campaign.n_gold:,} gold pairs")
+        words.append(count_words(campaign.n_gold, "gold pair"))
     if campaign.settings.second_look_share:
         words.append(f"{campaign.settings.second_look_share:.0%} come back for a second look")
     if campaign.created_by:
@@ -120,7 +114,7 @@ def _links(service: Service, campaign: Campaign, progress: Progress, here: Actor
     """What one can do now: review, rule, look again, see the agreement."""
     campaign_id = str(campaign.campaign_id)
     with st.container(horizontal=True):
-        if _ui.may("review") and (here is None or campaign.takes_part(here.identity)):
+        if campaign.state != "closed" and _ui.may("review") and (here is None or campaign.takes_part(here.identity)):
             st.page_link("review.py", label="Review my part", icon=":material/compare:",
                          query_params={"campaign": campaign_id})  # fmt: skip
         mine = _to_rule_on(service, campaign, progress, here)
@@ -156,16 +150,20 @@ def _to_rule_on(service: Service, campaign: Campaign, progress: Progress, here: 
 def _numbers(campaign: Campaign, progress: Progress) -> None:
     done = progress.n_wanted - progress.n_left
     settled = progress.n_pairs - progress.states["waiting"] - progress.states["disputed"]
-    cells = st.columns(5)
-    cells[0].metric("State", state_word(campaign, progress))
-    cells[1].metric("Decisions", f"{done:,} of {progress.n_wanted:,}", help="A ruling saves what was missing.")
-    cells[2].metric("Pairs settled", f"{settled:,} of {progress.n_pairs:,}")
-    cells[3].metric(
-        "Pace", f"{progress.per_hour:,.0f} / h" if progress.per_hour else "—",
-        help=f"Decisions in the last {_ui.duration(progress.recent_seconds)}, as an hour.",
-    )  # fmt: skip
-    left = _ui.duration(progress.seconds_left) if progress.n_left else "done"
-    cells[4].metric("Finished in", left, help="At the present pace; a dash while nobody decides.")
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("State", state_word(campaign, progress), width="content")
+        st.metric(
+            "Decisions", f"{done:,} of {progress.n_wanted:,}", help="A ruling saves what was missing.", width="content"
+        )
+        st.metric("Pairs settled", f"{settled:,} of {progress.n_pairs:,}", width="content")
+        st.metric(
+            "Pace", f"{progress.per_hour:,.0f} / h" if progress.per_hour else "—", width="content",
+            help=f"Decisions in the last {_ui.duration(progress.recent_seconds)}, as an hour.",
+        )  # fmt: skip
+        st.metric(
+            "Finished in", left_words(campaign, progress), width="content",
+            help="At the present pace; a dash while nobody decides, or the campaign is not open.",
+        )  # fmt: skip
 
 
 def _person_row(
@@ -192,13 +190,13 @@ def _people_table(service: Service, campaign: Campaign, progress: Progress, here
     if not progress.people:
         st.caption("Nobody yet.")
         return
-    known = names(service)
+    known = _campaign_people.names(service, campaign, also=(one.identity for one in progress.people))
     out = Counter(row["identity"] for row in service.leases.out(campaign.campaign_id))
     share = progress.n_wanted / max(1, len(progress.people))
     you = here.identity if here is not None else None
     rows = [_person_row(one, known, on_desk=out[one.identity], share=share, you=you) for one in progress.people]
     frame = pd.DataFrame(rows).astype(dict.fromkeys(("on the desk", "skipped", "late"), "Int64"))
-    hidden = [name for name in ("gold right", "skipped", "late") if frame[name].isna().all()]
+    hidden = [name for name in ("on the desk", "gold right", "skipped", "late") if frame[name].isna().all()]
     st.dataframe(
         frame.drop(columns=hidden),
         hide_index=True,
@@ -243,13 +241,13 @@ def _pace(service: Service, campaign: Campaign, progress: Progress) -> None:
 def _pairs(service: Service, campaign: Campaign) -> None:
     """The pairs by state. Verdicts and gold are for admins: who reviews blind must not read them here."""
     st.subheader("Pairs", anchor=False)
-    shown = _pick.switch("Pairs", SHOWN, parameter="show")
+    shown = _pick.switch("Pairs", SHOWN if campaign.overlap > 1 else SHOWN_OF_ONE, parameter="show")
     found = campaign_progress.pairs(
         service.store, campaign.campaign_id, states=PAIR_STATES if shown == "all" else (shown,)
     )
     if not found:
         empty = {
-            "disputed": "No pair is disputed: wherever all decisions are in, people said the same.",
+            "disputed": "No pair is disputed: wherever all decisions of a pair are in, people said the same.",
             "waiting": "No pair waits: all have the decisions they need.",
         }
         st.caption(empty.get(shown, "No pair is in this state yet."))
@@ -282,7 +280,7 @@ def _pair_row(campaign: Campaign, row: Mapping[str, Any], *, open_eyes: bool) ->
         "instruction": " ".join((row["instruction"] or "").split()),
         "stage": row["stage"],
         "decisions": f"{row['n_decisions']} of {campaign.overlap}",
-        "state": row["state"],
+        "state": "decided" if campaign.overlap == 1 and row["state"] == "agreed" else row["state"],
     }
     if open_eyes:
         shown["stands"] = (row["verdict"] or "").replace("_", " ") or None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from core.charts import judge_trust as charts
+from core.charts.board import told_apart
 from pages import _compare_rates, _compare_view, _rows, _ui
 from pages._compare_view import Judged
 
@@ -34,9 +35,9 @@ def show(comparison: Mapping[str, Any], lines: Sequence[Judged], tables: Mapping
         if len(bins) < 2:
             st.info("Too few questions with a verdict, or answers of one length only.")
             return
-        first, second = (_compare_view.name_of(comparison, side) for side in ("first", "second"))
+        bar = told_apart([judge.bar()], length=28)[0]
         _ui.chart(
-            charts.length_figure(bins, first=first, second=second),
+            charts.length_figure(bins, first=bar.first, second=bar.second),
             key=f"compare-length-{number}-{judge.judge_id}",
             data=[vars(one) for one in bins],
             name=f"wins-by-length-{judge.key}",

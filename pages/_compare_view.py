@@ -12,6 +12,7 @@ import streamlit as st
 
 from core.agreement import cohen_kappa
 from core.charts import judging as charts
+from core.charts.board import told_apart
 from core.charts.judging import Bar
 from core.judging import Summary
 from db import judging
@@ -22,6 +23,12 @@ from pages import _rows, _ui
 KIND_WORDS = {"model": "model", "person": "person", "log": "log"}
 GONE = "(removed)"
 MOST_ON_A_SLIDE = 6
+MOST_TITLE = 80
+"""Characters of a title that fit the width of a slide."""
+WIDE_BARS = """<style>@media (max-width: 720px) {
+[class*="st-key-wide-bars-"] {overflow-x: auto;}
+[class*="st-key-wide-bars-"] .stElementContainer:has([data-testid="stPlotlyChart"]) {min-width: 620px;}
+}</style>"""
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,9 @@ def bars_chart(bars: Sequence[Bar], *, key: str, name: str) -> None:
     """Win/tie/lose bars, as they suit the page or as a slide."""
     slide = len(bars) <= MOST_ON_A_SLIDE and st.toggle("As a slide (16:9, on white)", key=f"{key}-slide")
     if slide:
-        title = st.text_input("Title of the slide", value=_title(bars), key=f"{key}-title", max_chars=120)
-        figure = charts.win_tie_lose_figure(bars, title=title, slide=True)
+        shown = told_apart(bars, length=18)
+        title = st.text_input("Title of the slide", value=_title(shown), key=f"{key}-title", max_chars=MOST_TITLE)
+        figure = charts.win_tie_lose_figure(shown, title=title, slide=True)
         _ui.chart(
             figure, key=f"{key}-figure-slide", data=charts.bar_rows(bars), name=name, theme=None, width="content"
         )  # fmt: skip
@@ -114,14 +122,18 @@ def bars_chart(bars: Sequence[Bar], *, key: str, name: str) -> None:
 
 
 def plain_bars(bars: Sequence[Bar], *, key: str, name: str) -> None:
-    """Win/tie/lose bars as they suit the page."""
-    _ui.chart(
-        charts.win_tie_lose_figure(bars), key=f"{key}-figure", data=charts.bar_rows(bars), name=name
-    )  # fmt: skip
+    """Win/tie/lose bars as they suit the page; on a screen narrower than their labels they are moved to the side."""
+    st.html(WIDE_BARS)
+    with st.container(key=f"wide-bars-{key}"):
+        _ui.chart(
+            charts.win_tie_lose_figure(told_apart(bars)), key=f"{key}-figure", data=charts.bar_rows(bars), name=name
+        )  # fmt: skip
 
 
 def _title(bars: Sequence[Bar]) -> str:
-    return f"{bars[0].first} against {bars[0].second}" if bars and charts.same_models(bars) else "Pairwise comparison"
+    if not bars or not charts.same_models(bars):
+        return "Pairwise comparison"
+    return f"{bars[0].first} against {bars[0].second}"[:MOST_TITLE]
 
 
 def pick_judge(lines: Sequence[Judged], *, key: str) -> Judged:

@@ -70,6 +70,8 @@ def _of_export(store: Store, dataset_id: int, value: str) -> Moment | None:
         return None
     options = list(made)
     asked = int(value) if value.isdecimal() and int(value) in made else options[0]
+    if value and value != str(asked):
+        st.warning("The export of this link is none of this dataset: its newest is shown.", icon=":material/link_off:")
     labels = _ui.distinct(
         {i: f"{row['exported_at']:%Y-%m-%d %H:%M} · {row['file_name']}" for i, row in made.items()},
         tell=lambda i: f"number {i}",

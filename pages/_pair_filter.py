@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.errors import SettingsError
 from core.filters import PAIR_ORDERS, PAIR_STATES, PairFilter, ScoreRange
-from db import fits, pair_lists, pair_queue, queries
+from db import fits, pair_lists, pair_queue
 from db.service import Service
 from db.store import Store
 from pages import _rows, _ui
@@ -34,9 +34,10 @@ STATE_HELP = (
 
 @dataclass(frozen=True)
 class Facets:
-    """What there is to filter by: names of datasets, values that occur, names of scorers of candidates and of lists.
+    """What there is to filter by: names of datasets, values that occur, names of scorers of candidates, of lists, of
+    rules, and of those who decided.
 
-    ``version`` is that of the store (``queries.version``) when it was looked at.
+    ``version`` is that of the store (``pair_queue.version``) when it was looked at.
     """
 
     version: str
@@ -46,6 +47,7 @@ class Facets:
     scorer_names: Mapping[int, str]
     lists: Mapping[int, str]
     rules: Mapping[int, str]
+    people: Mapping[str, str]
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -56,7 +58,7 @@ def _scorers(_store: Store, path: str, version: str) -> list[dict[str, Any]]:
 def facets(service: Service) -> Facets:
     """What the store holds now."""
     store = service.store
-    version = queries.version(store)
+    version = pair_queue.version(store)
     found = pair_queue.facets(store)
     scorers = {s["scorer_id"]: s for s in _scorers(store, str(store.path), version)}
     lists = {row["list_id"]: f"{row['name']} ({row['n_pairs']:,})" for row in pair_lists.lists(store)}
@@ -69,6 +71,7 @@ def facets(service: Service) -> Facets:
         scorer_names=_ui.distinct(_rows.labels(list(scorers.values()))),
         lists=_ui.distinct(lists),
         rules=_ui.distinct(rules),
+        people=_ui.people_names(store, found["reviewers"]),
     )
 
 
@@ -218,7 +221,10 @@ def _boxes(there: Facets, order: str, *, prefix: str) -> list[Callable[[], Any]]
     names, lists = there.datasets, there.lists
 
     def several(name: str, title: str) -> Callable[[], Any]:
-        return partial(st.multiselect, title, there.values[name], placeholder="All", key=prefix + name)
+        named = there.people.__getitem__ if name == "reviewers" else str
+        return partial(
+            st.multiselect, title, there.values[name], format_func=named, placeholder="All", key=prefix + name
+        )
 
     return [
         partial(st.selectbox, "Pairs that are", PAIR_STATES, key=prefix + "state", help=STATE_HELP),

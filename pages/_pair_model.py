@@ -82,11 +82,17 @@ def _train(store: Store, found: Decided, model: PairModel | None) -> None:
     if model is None:
         left.markdown(f"{n:,} pairs are decided: {found.n_accepted:,} accepted, {found.n_rejected:,} rejected.")
     else:
+        called = _ui.people_names(store, [model.trained_by] if model.trained_by else [])
+        trained_by = called.get(model.trained_by or "", "somebody")
         n_new = pair_training.n_new_decisions(store, model.model_id)
-        news = f"{n_new:,} decisions since: train again to use them" if n_new else "no decision since"
+        news = (
+            f"{n_new:,} decision{'s' if n_new != 1 else ''} since: train again to use them"
+            if n_new
+            else "no decision since"
+        )
         left.markdown(
             f"Model {model.model_id}, trained {_ui.ago(model.trained_at)} by "
-            f"{_ui.plain(model.trained_by or 'somebody')} on {model.metrics['n_train']:,} decisions, with "
+            f"{_ui.plain(trained_by)} on {model.metrics['n_train']:,} decisions, with "
             f"{model.metrics['held_out']['n']:,} held out; {news}."
         )
     pressed = right.button(
@@ -164,7 +170,10 @@ def _quality(model: PairModel) -> None:
             data=model.metrics["coefficients"],
             name=f"model-{model.model_id}-coefficients",
         )
-        st.caption("Inputs that say nearly the same share their weight, so a small bar may still matter.")
+        st.caption(
+            "Change: reflected − original. Inputs that say nearly the same share their weight, so a small bar may "
+            "still matter."
+        )
     with right:
         st.markdown("**Can its p be believed?**")
         _ui.chart(
@@ -201,11 +210,15 @@ def _target() -> float:
 
 def _offer(store: Store, model: PairModel) -> None:
     left, right = st.columns(2, gap="large")
+    below = st.container()
     with left:
+        done = st.session_state.pop(_DONE, None)
+        if done is not None:
+            st.success(_ui.plain(done), icon=":material/done_all:")
         target = _target()
         offer = pair_models.proposal(store, model, target_error=target)
         _sentence(offer)
-        _accept(store, model, offer)
+        asked = _looked_at(store, model, offer)
     with right:
         choose = model.choose
         rows = decision_evidence.curves(choose)
@@ -217,9 +230,12 @@ def _offer(store: Store, model: PairModel) -> None:
                 name=f"model-{model.model_id}-error",
             )
             st.caption(
-                f"On the {len(choose):,} held-out decisions where thresholds are chosen; the error in the sentence was "
+                f"On the {len(choose):,} held-out decisions where thresholds are chosen; the error of a proposal is "
                 f"measured on {len(model.measure):,} others."
             )
+    if asked is not None:
+        with below:  # last: asking for a name ends the run
+            _confirm(store, model, offer, asked)
 
 
 def _sentence(offer: Offer) -> None:
@@ -230,8 +246,10 @@ def _sentence(offer: Offer) -> None:
     if proposal.ok and not offer.n:
         st.info(
             _ui.plain(
-                f"None of {offer.n_open:,} undecided pairs lies at p ≥ {proposal.threshold:.3f} "
-                f"({pair_models.said(proposal.measured)})."
+                f"None of {offer.n_open:,} undecided pairs lies at p ≥ {proposal.threshold:.3f}: "
+                f"{pair_models.said(proposal.measured)}."
+                if offer.n_open
+                else "No undecided pair outside the campaigns is left to accept."
             ),
             icon=":material/rule:",
         )
@@ -248,18 +266,17 @@ def _sentence(offer: Offer) -> None:
     if offer.n_unknown:
         more.append(f"{offer.n_unknown:,} undecided pairs came after the training; train again to have them in.")
     more.append(
-        "The error is of decisions so far. Pairs that wait may be of another kind, so have a sample of what was "
+        "Go by the upper end of the interval, not by the measured error itself: the true error may well be that large. "
+        "It is of decisions so far. Pairs that wait may be of another kind, so have a sample of what was "
         "accepted spot-checked. Trying many values of the slider and taking the luckiest flatters it."
     )
     st.caption(" ".join(more))
 
 
-def _accept(store: Store, model: PairModel, offer: Offer) -> None:
-    done = st.session_state.pop(_DONE, None)
-    if done is not None:
-        st.success(_ui.plain(done), icon=":material/done_all:")
+def _looked_at(store: Store, model: PairModel, offer: Offer) -> BulkPlan | None:
+    """The dry run of this very offer, or None where it was not asked for; draws the button that asks for it."""
     if not offer.proposal.ok or not offer.n:
-        return
+        return None
     mark = (model.model_id, offer.proposal.threshold, offer.n)
     refusal = _ui.why_not("administer")
     kept = st.session_state.get(_PLAN)
@@ -273,8 +290,9 @@ def _accept(store: Store, model: PairModel, offer: Offer) -> None:
         ):
             st.session_state[_PLAN] = (mark, pair_models.plan_auto_accept(store, offer))
             st.rerun()
-        return
-    _confirm(store, model, offer, kept[1])
+        return None
+    plan: BulkPlan = kept[1]
+    return plan
 
 
 def _confirm(store: Store, model: PairModel, offer: Offer, plan: BulkPlan) -> None:

@@ -34,6 +34,14 @@ def show(view: PairView) -> None:
         _form(view)
 
 
+def _pairs(n: int) -> str:
+    return f"{n:,} pair{'s' if n != 1 else ''}"
+
+
+def _decisions(n: int) -> str:
+    return f"{n:,} decision{'s' if n != 1 else ''}"
+
+
 # --- the dry run ---
 
 
@@ -101,7 +109,7 @@ def _dry_run(view: PairView, plan: BulkPlan) -> None:
 def _sentence(plan: BulkPlan) -> str:
     """What would happen, in one line of Markdown."""
     asked = dict(plan.by_state)
-    head = f"Would **{plan.verdict} {plan.n:,} pair{'s' if plan.n != 1 else ''}**"
+    head = f"Would **{plan.verdict} {_pairs(plan.n)}**"
     parts = []
     if not plan.redo_decided and asked.get("decided"):
         parts.append(f"{asked['decided']:,} decided")
@@ -110,7 +118,7 @@ def _sentence(plan: BulkPlan) -> str:
     if parts:
         head += f", leave {', '.join(parts)} alone"
     redone = asked.get("decided", 0) if plan.redo_decided else 0
-    return head + (f"; {redone:,} of them are decided anew." if redone else ".")
+    return head + (f"; {redone:,} of them {'are' if redone != 1 else 'is'} decided anew." if redone else ".")
 
 
 def _confirm(view: PairView, plan: BulkPlan) -> None:
@@ -121,7 +129,7 @@ def _confirm(view: PairView, plan: BulkPlan) -> None:
         note = st.text_input("Why (kept with every decision)", max_chars=LONGEST_NOTE)
         typed = st.text_input(f"Type {plan.n} to confirm", max_chars=12, placeholder=str(plan.n), autocomplete="off")
         sent = st.form_submit_button(
-            f"{WORDS[plan.verdict]} {plan.n:,} pairs", type="primary", icon=":material/done_all:"
+            f"{WORDS[plan.verdict]} {_pairs(plan.n)}", type="primary", icon=":material/done_all:"
         )
     if not sent:
         return
@@ -129,7 +137,7 @@ def _confirm(view: PairView, plan: BulkPlan) -> None:
         st.error(f"Nothing was stored: type the number {plan.n} to confirm.")
         return
     try:
-        with st.spinner(f"Storing {plan.n:,} decisions …"):
+        with st.spinner(f"Storing the decision of {_pairs(plan.n)} …"):
             bulk_id = bulk.apply(view.store, plan, by=_ui.reviewer(), note=note)
     except AssayError as error:
         st.error(_ui.plain(str(error)))
@@ -137,7 +145,8 @@ def _confirm(view: PairView, plan: BulkPlan) -> None:
         return
     del st.session_state[PLAN]
     st.session_state[SAID] = (
-        f"{plan.n:,} pairs were {DONE[plan.verdict]} (bulk decision {bulk_id}). It can be undone below."
+        f"{_pairs(plan.n)} {'were' if plan.n != 1 else 'was'} {DONE[plan.verdict]} (bulk decision {bulk_id}). "
+        "It can be undone below."
     )
     st.rerun()
 
@@ -182,7 +191,7 @@ def _actions(view: PairView) -> None:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
             sign = "✓" if row["verdict"] == "accept" else "✗"
             st.markdown(
-                f"{sign} **{row['n_pairs']:,} pairs {DONE[row['verdict']]}** by {_ui.plain(called[row['done_by']])}, "
+                f"{sign} **{_pairs(row['n_pairs'])} {DONE[row['verdict']]}** by {_ui.plain(called[row['done_by']])}, "
                 f"{_ui.ago(row['done_at'])} · {_asked(row['filter'])}"
                 + (f" · “{_ui.plain(row['note'])}”" if row["note"] else ""),
                 width="stretch",
@@ -192,8 +201,10 @@ def _actions(view: PairView) -> None:
 
 def _asked(asked: Mapping[str, Any]) -> str:
     params = asked.get("params")
+    if asked.get("model_id") is not None:
+        return f"proposed by model {asked['model_id']}"
     if params is None:
-        return f"{asked.get('n_pair_ids', 0):,} marked pairs"
+        return f"chosen: {_pairs(asked.get('n_pair_ids', 0))}"
     try:
         return _pair_filter.label(PairFilter.from_params(params), with_order=False)
     except AssayError:
@@ -211,10 +222,10 @@ def _undo(view: PairView, row: Mapping[str, Any], called: Mapping[str, str]) -> 
     with st.popover("Undo", icon=":material/undo:", key=f"pairs-undo-{bulk_id}", disabled=off):
         left = row["n_pairs"] - standing
         st.markdown(
-            f"Takes back {standing:,} decisions; what stood before them stands again."
-            + (f" {left:,} pairs that were decided anew keep their decision." if left else "")
+            f"Takes back {_decisions(standing)}; what stood before stands again."
+            + (f" What was decided anew ({_pairs(left)}) keeps its decision." if left else "")
         )
-        if not st.button(f"Undo {standing:,} decisions", type="primary", key=f"pairs-undo-now-{bulk_id}-{standing}"):
+        if not st.button(f"Undo {_decisions(standing)}", type="primary", key=f"pairs-undo-now-{bulk_id}-{standing}"):
             return
         if not _ui.reviewer():
             _sign_in.ask_name("deciding")
@@ -225,5 +236,5 @@ def _undo(view: PairView, row: Mapping[str, Any], called: Mapping[str, str]) -> 
             st.error(_ui.plain(str(error)))
             return
         kept = f" {undone.n_left:,} had been decided anew and were left." if undone.n_left else ""
-        st.session_state[SAID] = f"{undone.n:,} decisions were taken back.{kept}"
+        st.session_state[SAID] = f"{_decisions(undone.n)} {'were' if undone.n != 1 else 'was'} taken back.{kept}"
         st.rerun()

@@ -60,10 +60,11 @@ def show(view: PairView) -> None:
         place = st.empty()
     if page.note:
         st.caption(_ui.plain(page.note))
-    ids = _table(view, page.rows, value=VALUES.get(view.filters.order))
+    has_values = any(row["value"] is not None for row in page.rows)
+    ids = _table(view, page.rows, value=VALUES.get(view.filters.order) if has_values else None)
     total = _pairs_view.count(view, SIZE)
     start = (len(cursors) - 1) * SIZE
-    place.markdown(f"**{start + 1:,}–{start + len(page.rows):,}** of **{total:,}** pairs")
+    place.markdown(f"**{start + 1:,}–{start + len(page.rows):,}** of **{total:,}** pair{'s' if total != 1 else ''}")
     _chosen(view, ids)
 
 
@@ -79,7 +80,7 @@ def _by_meaning(view: PairView) -> None:
             icon=":material/search_off:",
         )
         return
-    st.markdown(f"**{len(found):,}** pairs behind the filter, the most alike first")
+    st.markdown(f"**{len(found):,}** pair{'s' if len(found) != 1 else ''} behind the filter, the most alike first")
     rows = [{**row, "value": found[row["pair_id"]]} for row in pair_queue.table_of(view.store, list(found))]
     _pairs_view.marked(view, list(found), source="Search by meaning", key="pairs-meaning")
     _chosen(view, _table(view, rows, value="similarity"))
@@ -220,7 +221,7 @@ def one(view: PairView, pair_id: int) -> None:
         return
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"**Pair {pair_id}** · {_standing(pair)}", width="stretch")
+            st.markdown(f"**Pair {pair_id}** · {_standing(view, pair)}", width="stretch")
             st.page_link(
                 "review.py", label="Open in Review", icon=":material/compare:", query_params={"pair": str(pair_id)}
             )
@@ -239,9 +240,10 @@ def one(view: PairView, pair_id: int) -> None:
                 _ui.text_block(reflected, label=f"{label}, reflected{same}", kind="reflected")
 
 
-def _standing(pair: Mapping[str, Any]) -> str:
+def _standing(view: PairView, pair: Mapping[str, Any]) -> str:
     decision = pair["decision"]
     if decision is None:
         return "nothing stands on it"
     verb = {"accept": "accepted", "reject": "rejected"}.get(decision["verdict"], decision["verdict"].replace("_", " "))
-    return f"{verb} by {_ui.plain(decision['reviewer'])}, {_ui.ago(decision['decided_at'])}"
+    by = _ui.people_names(view.store, [decision["reviewer"]])[decision["reviewer"]]
+    return f"{verb} by {_ui.plain(by)}, {_ui.ago(decision['decided_at'])}"

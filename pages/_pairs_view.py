@@ -133,7 +133,7 @@ def save_list(view: PairView, pair_ids: Sequence[int] | None, *, key: str, sugge
     except AssayError as error:
         st.error(_ui.plain(str(error)))
         return
-    st.success(f"Saved {_ui.plain(' '.join(name.split()))}: {len(ids):,} pairs.")
+    st.success(f"Saved “{_ui.plain(' '.join(name.split()))}” with {len(ids):,} pair{'s' if len(ids) != 1 else ''}.")
     shown = PairFilter(state="all", order="as listed", pair_list=made).to_params()
     st.page_link("pairs.py", label="Show the list", icon=":material/table_rows:", query_params=shown)
     st.page_link("review.py", label="Review the list", icon=":material/compare:", query_params=shown)

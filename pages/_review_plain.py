@@ -265,14 +265,15 @@ def _facts(view: Mapping[str, Any]) -> None:
     if view["decision"]:
         labels.append(_ui.badge(view["decision"]["text"], "bad" if view["decision"]["kind"] == "reject" else "good"))
     if view["flag"]:
-        labels.append(_ui.badge(f"⚑ {view['flag']['text']} {view['flag']['note']}"))
+        labels.append(_ui.badge(f"⚑ {view['flag']['text']}"))
     _ui.badges(*labels)
-    parts = [f"{one['name']} {one['original']} → {one['reflected']} {one['change']}" for one in view["scores"]]
+    parts = [f"⚑ Note: {view['flag']['note']}"] if view["flag"] and view["flag"]["note"] else []
+    parts += [f"{one['name']} {one['original']} → {one['reflected']} {one['change']}" for one in view["scores"]]
     parts += [f"No {one['name']}. {reason}" for one in view["scores"] for reason in one["missing"]]
     if view["proposal"]:
         parts.append(f"{view['proposal']['title']}: {view['proposal']['reason']}")
     lines = "".join(f"<div>{html.escape(part)}</div>" for part in parts)
-    st.html(f'<div style="font-size:.85rem;line-height:1.5;opacity:.85">{lines}</div>')
+    st.html(f'<div style="font-size:.85rem;line-height:1.5;opacity:.85;overflow-wrap:anywhere">{lines}</div>')
 
 
 def marked(segments: list[list[Any]], mark: str) -> str:

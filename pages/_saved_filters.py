@@ -18,6 +18,7 @@ def show(page: str, params: Mapping[str, str]) -> None:
     """The popover. ``page`` is the one that it stands on (of ``saved_filters.PAGES``); ``params`` say what it shows."""
     store, identity = _ui.current_service().store, _ui.reviewer()
     found = saved_filters.filters(store, page=page, identity=identity)
+    called = _ui.people_names(store, {row["owner"] for row in found})
     with st.popover("Saved filters", icon=":material/bookmark:", width="content", key=f"saved-{page}"):
         said = st.session_state.pop(f"saved-{page}-said", None)
         if said:
@@ -25,12 +26,12 @@ def show(page: str, params: Mapping[str, str]) -> None:
         if not found:
             st.caption("No filter is saved yet. Set one, then keep it here under a name.")
         for row in found:
-            _line(page, row, identity)
+            _line(page, row, identity, owner=called[row["owner"]])
         _save(page, params, identity)
         _link(page, params)
 
 
-def _line(page: str, row: Mapping[str, Any], identity: str) -> None:
+def _line(page: str, row: Mapping[str, Any], identity: str, *, owner: str) -> None:
     filter_id, own = row["filter_id"], row["owner"] == identity
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         # No link: after a link to the page that one is on, the browser would keep the former address.
@@ -39,10 +40,10 @@ def _line(page: str, row: Mapping[str, Any], identity: str) -> None:
         ):  # fmt: skip
             st.query_params.from_dict(row["params"])
             st.rerun()
-        about = "only you see it" if not row["shared"] else "shared by you" if own else f"of {row['owner']}"
+        about = "only you see it" if not row["shared"] else "shared by you" if own else f"of {owner}"
         st.caption(_ui.plain(about))
         if own:
-            with st.popover("", icon=":material/edit:", type="tertiary", key=f"saved-{page}-edit-{filter_id}"):
+            with st.popover("Edit", icon=":material/edit:", type="tertiary", key=f"saved-{page}-edit-{filter_id}"):
                 _edit(page, row, identity)
         elif _ui.actor() is not None and _ui.may("administer"):
             _remove(page, filter_id, identity)

@@ -11,7 +11,7 @@ import streamlit as st
 from core.campaign import Campaign
 from core.charts import agreement as charts
 from core.reviewer_agreement import CODINGS, Agreement, Matches, ReviewerAgreement, number, said
-from db import agreement, campaigns, queries
+from db import adjudication, agreement, campaigns, queries
 from db.store import Store
 from pages import _choose, _pick, _rows, _ui
 
@@ -231,6 +231,7 @@ def _reviewers(found: Agreement, names: Mapping[str, str], key: str) -> None:
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="—",
         column_config={
             "Reviewer": st.column_config.TextColumn(width="medium", pinned=True),
             "κ with the others": st.column_config.NumberColumn(
@@ -269,7 +270,10 @@ def _reviewer_rows(reviewers: Sequence[ReviewerAgreement]) -> list[dict[str, Any
 # --- disputes ---
 
 
-def _disputed(found: Agreement, names: Mapping[str, str], campaign: Campaign | None, key: str) -> None:
+def _disputed(
+    found: Agreement, names: Mapping[str, str], campaign: Campaign | None, key: str, *, n_to_rule: int
+) -> None:
+    """``n_to_rule``: disputes of the campaign that wait for whoever looks."""
     st.subheader("Disputed pairs", anchor=False)
     if not found.disputed:
         st.caption("None: wherever two people decided, they said the same." if found.n_shared else "None yet.")
@@ -312,9 +316,9 @@ def _disputed(found: Agreement, names: Mapping[str, str], campaign: Campaign | N
             pair = {"pair": str(ids[place])}
             st.page_link("review.py", label=f"Open pair {ids[place]}", icon=":material/compare:", query_params=pair)
             st.page_link("history.py", label="Its history", icon=":material/history:", query_params=pair)
-        if campaign is not None and found.n_open:
+        if campaign is not None and n_to_rule:
             st.page_link(
-                "review.py", label=f"Adjudicate {found.n_open:,} open", icon=":material/gavel:",
+                "review.py", label=f"Adjudicate {n_to_rule:,} open", icon=":material/gavel:",
                 query_params={"adjudicate": str(campaign.campaign_id)},
             )  # fmt: skip
     n_disputed = found.n_open + found.n_adjudicated
@@ -325,7 +329,7 @@ def _disputed(found: Agreement, names: Mapping[str, str], campaign: Campaign | N
 def main() -> None:
     _ui.header(
         "Agreement",
-        "How far people agree on the same pairs: chance-corrected, with n and an interval, None with its reason.",
+        "How far people agree on the same pairs: chance-corrected, with n and an interval, or why there is none.",
     )
     store = _ui.current_service().store
     version = agreement.version(store)
@@ -368,7 +372,13 @@ def main() -> None:
     if found.n_shared:
         if by != "all":
             _groups(found, key)
-        _disputed(found, called, campaign, key)
+        n_to_rule = len(adjudication.disputed(store, campaign_id, _ui.reviewer())) if campaign_id is not None else 0
+        _disputed(found, called, campaign, key, n_to_rule=n_to_rule)
+        if campaign is not None:
+            st.caption(
+                "Whatever was decided on the pairs of the campaign counts here, before it and outside of it too; its "
+                "own page, and adjudication, count what was decided for it."
+            )
         st.caption(
             "Each person counts once per pair, with the latest verdict that stands; decisions taken back, on whole "
             "filters, and in adjudication do not count. Outside of blind campaigns a person may have seen what was "

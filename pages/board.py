@@ -118,15 +118,16 @@ def _words(slide: Slide, *, meeting: bool) -> None:
 
 def _figure(slide: Slide, one: Figure, *, meeting: bool, screen: str) -> None:
     key = f"board-{slide.key}-{one.name}"
+    drawn = one.narrow if screen == "phone" and one.narrow is not None else one.figure
     if not meeting:
         st.markdown(f"**{_ui.plain(one.title)}**")
-        _ui.chart(one.figure, key=key, data=pd.DataFrame(list(one.rows)), name=one.name)
+        _ui.chart(drawn, key=key, data=pd.DataFrame(list(one.rows)), name=one.name)
         return
     font_px, scale, least_px = SCREENS[screen]
-    usual = int(one.figure.layout.height or 380)
+    usual = int(drawn.layout.height or 380)
     height = max(least_px, min(max(TALLEST_PX, usual), round(scale * usual)))
     st.plotly_chart(
-        enlarged(one.figure, font_px=font_px, height=height),
+        enlarged(drawn, font_px=font_px, height=height),
         key=f"{key}-meeting-{screen}",
         config={"displayModeBar": False},
     )
@@ -220,4 +221,5 @@ def _show() -> None:
         _slide(service, shown, meeting=bool(mode), screen=screen)
 
 
-st.fragment(_show, run_every=None if _who.api_token() else LIVE_SECONDS)()
+# While a name is asked for nothing is live: a run of its own would take the form's own words away.
+st.fragment(_show, run_every=None if _who.api_token() or _mode() else LIVE_SECONDS)()

@@ -12,7 +12,7 @@ from db import campaign_progress, campaigns, queries
 from db.campaign_progress import Progress
 from db.service import Service
 from db.store import Store
-from pages import _campaign_new, _campaign_view, _pick, _ui
+from pages import _campaign_new, _campaign_people, _campaign_view, _pick, _ui
 
 REFRESH_SECONDS = 5
 
@@ -42,12 +42,13 @@ def _open(ids: Sequence[int], widget: str) -> None:
 
 def _list(service: Service) -> None:
     found = campaigns.campaigns(service.store)
-    names = _campaign_view.names(service)
+    names = _campaign_people.names(service, *found)
     done = progress_of(service, found)
     ids = tuple(one.campaign_id for one in found)
     widget = _pick.widget_key("campaigns", ids, None)
+    table = _table(found, done, names)
     st.dataframe(
-        _table(found, done, names),
+        table.drop(columns=[name for name in ("disputed", "adjudicated") if table[name].isna().all()]),
         hide_index=True,
         height="content" if len(found) <= 12 else 470,
         placeholder="—",
@@ -56,18 +57,18 @@ def _list(service: Service) -> None:
         **_pick.options(ids, None),
         column_config={
             "campaign": st.column_config.TextColumn(width=170),
-            "state": st.column_config.TextColumn(width=85),
-            "done": st.column_config.ProgressColumn("", format="%.0f %%", min_value=0, max_value=100, width=100),
-            "decisions": st.column_config.TextColumn(width=95, alignment="right"),
-            "disputed": st.column_config.NumberColumn("≠", width=45, help="Disputed: people differ."),
-            "adjudicated": st.column_config.NumberColumn("⚖", width=45, help="Adjudicated: somebody ruled."),
-            "agreed": st.column_config.NumberColumn("✓", width=45, help="Agreed; with one decision a pair: decided."),
+            "state": st.column_config.TextColumn(width=80),
+            "done": st.column_config.ProgressColumn("", format="%.0f %%", min_value=0, max_value=100, width=85),
+            "decisions": st.column_config.TextColumn(width=90, alignment="right"),
+            "disputed": st.column_config.NumberColumn("≠", width=40, help="Disputed: people differ."),
+            "adjudicated": st.column_config.NumberColumn("⚖", width=40, help="Adjudicated: somebody ruled."),
+            "agreed": st.column_config.NumberColumn("✓", width=40, help="Agreed; with one decision a pair: decided."),
             "pace": st.column_config.TextColumn(
-                width=75, alignment="right", help="Decisions an hour in the last half hour."
+                width=60, alignment="right", help="Decisions an hour in the last half hour."
             ),
-            "left": st.column_config.TextColumn("finished in", width=85, help="At the present pace."),
+            "left": st.column_config.TextColumn("finished in", width=80, help="At the present pace."),
             "per pair": st.column_config.NumberColumn("a pair", width=50, help="Decisions on each pair."),
-            "made": st.column_config.DatetimeColumn("made", format="distance", width=100),
+            "made": st.column_config.DatetimeColumn("made", format="YYYY-MM-DD", width=90),
         },
     )
     st.caption("Click a campaign to open it.")
@@ -86,9 +87,9 @@ def _table(found: Sequence[Campaign], done: Mapping[int, Progress], names: Mappi
             "disputed": pd.array([one.states["disputed"] or None for one in seen], dtype="Int64"),
             "adjudicated": pd.array([one.states["adjudicated"] or None for one in seen], dtype="Int64"),
             "pace": [f"{one.per_hour:,.0f} / h" if one.per_hour else "—" for one in seen],
-            "left": [_ui.duration(one.seconds_left) if one.n_left else "done" for one in seen],
-            "people": [_people(one, names) for one in found],
+            "left": [_campaign_view.left_words(one, done[one.campaign_id]) for one in found],
             "made": [one.created_at for one in found],
+            "people": [_people(one, names) for one in found],
         }
     )
 

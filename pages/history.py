@@ -61,6 +61,8 @@ def _filter(facets: Mapping[str, Any], names: Mapping[str, str]) -> HistoryFilte
         days = st.columns(2)
         since = days[0].date_input("From (UTC)", asked.since, key=f"{key}-since", max_value=date.max)
         until = days[1].date_input("To, included", asked.until, key=f"{key}-until", max_value=date.max)
+    if pair.strip() and not (pair.strip().isascii() and pair.strip().isdecimal()):
+        st.caption("A pair is named by its number, such as 266; all pairs are shown.")
     state = _pick.switch("State", STATES, parameter="state")
     clean = pair.strip()
     return HistoryFilter(
@@ -119,6 +121,7 @@ def _table(found: history.HistoryPage, opened: int | None, names: Mapping[str, s
         table,
         hide_index=True,
         height="content" if len(table) <= 15 else 560,
+        placeholder="—",
         on_select=pick,
         **_pick.options(ids, opened),
         column_config={
@@ -152,7 +155,7 @@ def _turn(found: history.HistoryPage) -> None:
                   args=("after", first), key=f"history-newer-{first}")  # fmt: skip
         st.button("Older", icon=":material/chevron_right:", disabled=not found.older, on_click=go,
                   args=("before", last), key=f"history-older-{last}")  # fmt: skip
-        st.caption(f"Decisions {last:,} to {first:,}")
+        st.caption(f"Decision {first:,}" if first == last else f"Decisions {last:,} to {first:,}")
 
 
 def _downloads(filters: HistoryFilter, total: int) -> None:

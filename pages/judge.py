@@ -114,6 +114,11 @@ def main() -> None:
     with top, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center", width="content"):
         chosen = _choose(comparisons)
         _toolbar()
+    why_not = _ui.why_not("review")
+    if why_not is not None:
+        st.info(_ui.plain(why_not), icon=":material/lock:")
+        st.page_link("compare.py", label="See the comparisons", icon=":material/balance:")
+        return
     desk: Desk | None = st.session_state.get(DESK)
     comparison_id, reviewer = int(chosen["comparison_id"]), _ui.reviewer()
     if desk is None or (desk.comparison_id, desk.reviewer) != (comparison_id, reviewer):

@@ -89,7 +89,8 @@ def _change(service: Service, row: Mapping[str, Any]) -> None:
     """Another role for the chosen person."""
     identity, now = str(row["identity"]), _role(row, service)
     with st.container(border=True):
-        st.markdown(f"**{_ui.plain(str(row['name']))}** · {_ui.plain(identity)}")
+        name = str(row["name"])
+        st.markdown(f"**{_ui.plain(name)}**" + (f" · {_ui.plain(identity)}" if identity != name else ""))
         role = st.segmented_control(
             "Role",
             ROLES,

@@ -187,7 +187,9 @@ def main() -> None:
     service = _ui.current_service()
     top = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
     with top.container(width="content"):
-        _ui.header("Review", "A key decides and the next pair is there; ? lists the keys.")
+        plain = st.query_params.get("plain") == "1"
+        fast = "A key decides and the next pair is there; ? lists the keys."
+        _ui.header("Review", "Decide with the buttons, or with the key that each one names." if plain else fast)
     if not review.any_pairs(service.store):
         _ui.empty(
             "**There are no pairs to review yet.** Reflect on a dataset first: a teacher rewrites its rows, "

@@ -106,7 +106,9 @@ def confusion_figure(
     figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 8})
     ticks = {"tickvals": list(range(k)), "ticktext": ticktext, "showgrid": False, "zeroline": False, "automargin": True}
     ticks["tickfont"] = {"size": 12 if k <= 3 else 10.5}
-    figure.update_xaxes(**ticks, side="top", range=[-0.5, k - 0.5], title_text=short(column_title, 40), tickangle=0)
+    figure.update_xaxes(
+        **ticks, side="top", range=[-0.5, k - 0.5], title_text=short(column_title, 40), autotickangles=[0, -60]
+    )
     figure.update_yaxes(**ticks, range=[k - 0.5, -0.5], title_text=short(row_title, 40))
     return figure
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from core.charts.judging import COLOURS, LOSE, TEXT_ON_BAR, TIE, WIN, Bar, counted_words, ordered, score_words
 from core.charts.relations import short
 from core.charts.scores import label_text
 from core.charts.theme import ACCEPT, NEUTRAL, ORIGINAL, REFLECTED, REJECT, layout
@@ -196,6 +198,58 @@ def agreement_figure(rows: Sequence[Row]) -> go.Figure:
         title_text="pairs of voters with the same verdict", ticksuffix=" %", range=[-4, 104], zeroline=False
     )
     _one_a_line(figure, [short(str(row["vote"]), 40) for row in rows], zeroline=False)
+    return figure
+
+
+def told_apart(bars: Sequence[Bar], *, length: int = 24) -> list[Bar]:
+    """Bars for a figure: models whose names begin alike for ``length`` characters are cut in the middle, not at the
+    end, so that they differ there."""
+    names = {name for bar in bars for name in (bar.first, bar.second)}
+    starts = [name[: length - 1] for name in names]
+    head = length // 3
+    cut = {
+        name: f"{name[:head]}…{name[head + 1 - length :]}"
+        for name in names
+        if len(name) > length and starts.count(name[: length - 1]) > 1
+    }
+    return [replace(bar, first=cut.get(bar.first, bar.first), second=cut.get(bar.second, bar.second)) for bar in bars]
+
+
+def narrow_bars_figure(bars: Sequence[Bar]) -> go.Figure:
+    """Win/tie/lose bars for a phone: names and numbers stand above and below each bar, which is as wide as the screen.
+
+    Wins are the first model's, whose name stands left.
+    """
+    shown, line_px = ordered(bars), 92
+    figure = go.Figure()
+    for outcome in (WIN, TIE, LOSE):
+        counts = [bar.count(outcome) for bar in shown]
+        shares = [count / bar.n if bar.n else 0.0 for count, bar in zip(counts, shown, strict=True)]
+        figure.add_bar(
+            y=list(range(len(shown))), x=shares, orientation="h", width=0.3, showlegend=False, hoverinfo="skip",
+            marker={"color": COLOURS[outcome], "line": {"width": 0}},
+            text=[f"<b>{count:,}</b>" if share > 0.09 else "" for count, share in zip(counts, shares, strict=True)],
+            textposition="inside", insidetextanchor="middle", textangle=0, constraintext="none",
+            textfont={"color": TEXT_ON_BAR},
+        )  # fmt: skip
+    for place, bar in enumerate(shown):
+        first, second = (f"<b>{short(name, 20)}</b>" for name in (bar.first, bar.second))
+        counts_of = f"{bar.win:,} / {bar.tie:,} / {bar.lose:,}"
+        for x, anchor, above, below in (
+            (0, "left", f"<span style='color:{COLOURS[WIN]}'>■</span> {first}", short(bar.about, 26)),
+            (1, "right", f"{second} <span style='color:{COLOURS[LOSE]}'>■</span>", f"win score {score_words(bar)}"),
+        ):
+            common = {"x": x, "xanchor": anchor, "y": place, "showarrow": False}
+            figure.add_annotation(text=above, yanchor="bottom", yshift=0.15 * line_px + 1, font_size=13, **common)
+            figure.add_annotation(text=below, yanchor="top", yshift=-0.15 * line_px - 1, font_size=11, **common)
+        figure.add_annotation(
+            text=f"{counted_words(bar)}: {counts_of}", x=0, xanchor="left", y=place, yanchor="top", showarrow=False,
+            yshift=-0.15 * line_px - 16, font_size=11,
+        )  # fmt: skip
+    figure.update_layout(**layout(height=24 + line_px * max(1, len(shown)), barmode="stack", dragmode=False))
+    figure.update_layout(margin={"l": 4, "r": 4, "t": 8, "b": 16})
+    figure.update_xaxes(visible=False, range=[0, 1], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[max(1, len(shown)) - 0.42, -0.58], fixedrange=True)
     return figure
 
 

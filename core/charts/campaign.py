@@ -49,7 +49,7 @@ def states_figure(counts: Sequence[Mapping[str, Any]], *, dark: bool = False) ->
             x=[row["n"]],
             y=[""],
             orientation="h",
-            name=f"{row['state']} {row['n']:,}",
+            name=f"{row['state']}: {row['n']:,}",
             marker={
                 "color": _COLOURS.get(row["key"], "#E69F00"),
                 "opacity": 0.35 if pale else 1,
@@ -64,13 +64,18 @@ def states_figure(counts: Sequence[Mapping[str, Any]], *, dark: bool = False) ->
         )
     figure.update_layout(
         **layout(
-            barmode="stack", height=136, margin={"l": 8, "r": 8, "t": 50, "b": 24},
+            barmode="stack", height=136, showlegend=True, margin={"l": 8, "r": 8, "t": 50, "b": 24},
             legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "traceorder": "normal"},
         )
     )  # fmt: skip
-    figure.update_xaxes(range=[0, max(1, total)], showgrid=False, zeroline=False)
+    figure.update_xaxes(range=[0, max(1, total)], showgrid=False, zeroline=False, dtick=_step(total))
     figure.update_yaxes(visible=False)
     return figure
+
+
+def _step(n: int) -> int | None:
+    """Of an axis that counts to ``n``: no fractions between few; None: as plotly sees fit."""
+    return 1 if n < 6 else None
 
 
 def burn_up(rows: Sequence[Mapping[str, Any]], *, n_wanted: int) -> list[dict[str, Any]]:
@@ -106,5 +111,5 @@ def pace_figure(rows: Sequence[Mapping[str, Any]], *, n_wanted: int) -> go.Figur
     )
     figure.update_layout(**layout(height=260, margin={"l": 44, "r": 8, "t": 8, "b": 40}))
     figure.update_xaxes(nticks=5)
-    figure.update_yaxes(range=[0, n_wanted * 1.15], rangemode="tozero")
+    figure.update_yaxes(range=[0, n_wanted * 1.15], rangemode="tozero", dtick=_step(n_wanted))
     return figure

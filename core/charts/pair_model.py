@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,17 @@ HEIGHT = 340
 
 def _layout(figure: go.Figure, *, height: int = HEIGHT, **more: Any) -> None:
     figure.update_layout(**layout(height=height, showlegend=False, dragmode=False, **more))
-    figure.update_layout(margin={"l": 60, "r": 16, "t": 12, "b": 46})
+    figure.update_layout(margin={"l": 60, "r": 16, "t": 34, "b": 46})
 
 
 def _minus(number: str) -> str:
     return number.replace("-", "−")
+
+
+def _two_digits(value: float) -> str:
+    """At least two decimals, and of small numbers the first two digits that say something."""
+    decimals = 2 if value == 0 else min(6, max(2, 1 - math.floor(math.log10(abs(value)))))
+    return f"{value:.{decimals}f}"
 
 
 def coefficients_figure(rows: Sequence[Mapping[str, Any]], *, most: int = 12) -> go.Figure:
@@ -30,7 +37,7 @@ def coefficients_figure(rows: Sequence[Mapping[str, Any]], *, most: int = 12) ->
     shown = list(rows[:most])
     figure = go.Figure()
     written = [
-        ("" if not row["signed"] else "+" if row["coefficient"] > 0 else "") + _minus(f"{row['coefficient']:.2f}")
+        ("" if not row["signed"] else "+" if row["coefficient"] > 0 else "") + _minus(_two_digits(row["coefficient"]))
         for row in shown
     ]
     figure.add_bar(
@@ -43,15 +50,15 @@ def coefficients_figure(rows: Sequence[Mapping[str, Any]], *, most: int = 12) ->
         marker_color=[
             NEUTRAL if not row["signed"] else ACCEPT if row["coefficient"] > 0 else REJECT for row in shown
         ],
-        hovertext=[f"{short(row['name'], 80)}<br>{told} log odds a standard deviation"
+        hovertext=[f"{short(row['name'], 80)}<br>{told} log odds per standard deviation"
                    for row, told in zip(shown, written, strict=True)],
         hovertemplate="%{hovertext}<extra></extra>",
     )  # fmt: skip
-    _layout(figure, height=90 + 26 * max(4, len(shown)))
+    _layout(figure, height=112 + 26 * max(4, len(shown)))
     values = [row["coefficient"] for row in shown] or [1.0]
     room = 0.25 * (max(0.0, *values) - min(0.0, *values))  # for the numbers beyond the bars
     figure.update_xaxes(
-        title_text="log odds a standard deviation",
+        title_text="log odds per standard deviation",
         range=[min(0.0, *values) - room * (min(values) < 0), max(0.0, *values) + room],
         zeroline=True,
         zerolinecolor=NEUTRAL,

@@ -296,11 +296,16 @@ class BoardDesk extends BaseDesk {
     }
     const nodes = [slides];
     if (presenter) nodes.push(el("span", "who", el("i", `dot${presenter.away ? " off" : ""}`), 
-      `${presenter.name} ${presenter.away ? "is away" : "presents"} · ${here} here`));
+      `${presenter.mine ? "you" : presenter.name} ${this.presents(presenter)} · ${here} here`));
     const taken = presenter && !presenter.mine && !presenter.away;
     if (this.data.me.reviewer) nodes.push(plainButton("", () => this.askToPresent(presenter), taken ? "Present instead" : "Present"));
-    nodes.push(plainButton(presenter ? "main" : "", () => this.redraw({ mode: "follow" }), presenter ? `Follow ${presenter.name}` : "Follow"));
+    nodes.push(plainButton(presenter && !presenter.mine ? "main" : "", () => this.redraw({ mode: "follow" }), presenter && !presenter.mine ? `Follow ${presenter.name}` : "Follow"));
     return nodes;
+  }
+
+  presents({ mine, away }) {
+    if (away) return mine ? "left the presentation open" : "is away";
+    return mine ? "present on another screen" : "presents";
   }
 
   askToPresent(presenter) {
@@ -326,7 +331,7 @@ class BoardDesk extends BaseDesk {
     const words = this.lost ? "connection lost, trying again"
       : !presenter ? "nobody presents" : presenter.away ? `${presenter.name} is away` : mine ? "you present" : `${presenter.name} presents`;
     nodes.push(el("span", "who", el("i", `dot${off || !presenter ? " off" : ""}`), `${words} · ${here} here`));
-    if (this.mode === "present" && !mine) nodes.push(plainButton("main", () => this.present(true), presenter ? "Take over" : "Present"));
+    if (this.mode === "present" && !mine && this.data.me.reviewer) nodes.push(plainButton("main", () => this.present(true), presenter ? "Take over" : "Present"));
     nodes.push(plainButton("", () => this.leave(), this.mode === "present" ? "End" : "Leave"));
     return nodes;
   }

@@ -72,7 +72,9 @@ def _come(room: _Room, actor: Actor, session: str, mode: str) -> tuple[int, int]
         if mode == "present":
             room.presenter_seen[actor.identity] = now
         there = [one for one in room.seen.values() if one.mode]
-        return len({one.identity for one in there}), len({one.identity for one in there if one.may_vote})
+        # The presenter's screen shows no ballot: who presents votes on a second device that follows.
+        voters = {one.identity for one in there if one.may_vote and one.mode == "follow"}
+        return len({one.identity for one in there}), len(voters)
 
 
 def state(

@@ -72,15 +72,19 @@ function counting(desk, vote) {
   const most = Math.max(desk.state.voters, vote.n_voted);
   const bar = el("i");
   bar.style.width = `${100 * vote.n_voted / Math.max(1, most)}%`;
-  return el("div", "", el("div", "count", `${vote.n_voted} of ${most} here have voted`), el("div", "meter", bar));
+  const words = most ? `${vote.n_voted} of ${most} here have voted` : "Nobody who may vote follows yet";
+  return el("div", "", el("div", "count", words), el("div", "meter", bar));
 }
 
 function steering(desk, vote) {
   const steer = el("div", "steer");
-  const add = (className, action, label, more = {}) => steer.append(
-    plainButton(className, () => desk.act(action, { vote_id: vote.vote_id, round: vote.round, ...more }), label));
+  const add = (className, action, label, more = {}) => {
+    const button = plainButton(className, () => desk.act(action, { vote_id: vote.vote_id, round: vote.round, ...more }), label);
+    steer.append(button);
+    return button;
+  };
   if (vote.phase === "open") {
-    add("main", "reveal", "Reveal the votes");
+    add("main", "reveal", "Reveal the votes").disabled = !vote.n_voted;
     add("", "close", "Stop this vote");
     return steer;
   }

@@ -69,10 +69,13 @@ function storage(area) {
 const inTab = storage(() => sessionStorage);
 const inBrowser = storage(() => localStorage);
 
+const DOUBLE_CLICK_MS = 300;
+
 // A desk listens (onKey, onVisible), knows how long its item was visible, and shows messages.
 class BaseDesk {
   listen() {
     document.addEventListener("keydown", this.onKey);
+    this.root.addEventListener("click", (event) => this.countOnce(event), { capture: true });
     document.addEventListener("visibilitychange", this.onVisible);
   }
 
@@ -102,6 +105,18 @@ class BaseDesk {
   showMessage(kind, text, button) {
     this.zones.message.className = `message ${kind}`;
     this.zones.message.replaceChildren(text, ...(button ? [button] : []));
+  }
+
+  sayIfQuiet(text) { if (!this.zones.message.textContent) this.showMessage("info", text); }
+
+  // Of a double click on a button only the first counts: the second would be for what the first has brought.
+  countOnce(event) {
+    const apart = event.timeStamp - (this.clickedAt ?? -Infinity);
+    this.clickedAt = event.timeStamp;
+    const button = event.target.closest("button");
+    if (!button || "often" in button.dataset || event.detail < 2 || apart > DOUBLE_CLICK_MS) return;
+    event.stopPropagation();
+    this.sayIfQuiet("That was a double click: it counts once.");
   }
 
   // The key of a press that is meant for the desk, or null: not while typing, nor behind a dialog, nor with Ctrl or Alt.

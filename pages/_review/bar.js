@@ -10,6 +10,7 @@ class Bar {
       this.pressed(id, event.timeStamp);
     }, el("span", brief ? "full" : "", label), brief ? el("span", "brief", brief) : null, key ? el("kbd", "", shownKey(key)) : null);
     button.dataset.action = id;
+    if (GOING.has(id)) button.dataset.often = ""; // clicked as fast as one likes
     if (key) button.setAttribute("aria-keyshortcuts", ariaKey(key));
     return button;
   }

@@ -4,6 +4,7 @@
 
 const PAST_VIEWS = 60;
 const MOST_PAST = 500;
+const MISSED = "What was pressed before there was a pair on screen for it did not count.";
 
 class Desk extends TypingDesk {
   constructor(parent) {
@@ -13,14 +14,15 @@ class Desk extends TypingDesk {
     this.zones = { body: find(".body"), message: find(".message"), aside: find(".refused"), bar: find(".bar"), notePanel: find(".note-panel"),
       note: find(".note"), work: find(".work"), guidelines: find(".guidelines"), aloud: find(".aloud") };
     this.head = new Head(find(".head"));
-    this.stage = new Stage(this.root, this.zones.body, { changed: () => this.apply(), after: () => this.afterPaint() });
+    this.stage = new Stage(this.root, this.zones.body, { changed: () => this.apply(), after: () => this.afterPaint(),
+      missed: () => this.sayIfQuiet(MISSED) });
     this.similar = new SimilarPanel(find(".similar"), { ask: (id) => this.askSimilar(id), chosen: () => this.apply() });
     this.help = new KeysDialog(find(".help"), { chosen: (changes) => this.changeKeys(changes), left: () => this.toRead() });
     this.bar = new Bar(this.zones.bar, (id, at) => this.act(id, at));
     this.mode = "read";
     this.open = { critique: false, history: false };
     this.onKey = (event) => this.key(event);
-    this.onVisible = () => { this.watchTime(); if (document.hidden) this.editor?.flush(); };
+    this.onVisible = () => { this.watchTime(); if (document.hidden) { this.stage.forget(); this.editor?.flush(); } };
     this.onHide = () => this.editor?.flush();
     this.onUnload = (event) => { this.editor?.flush(); if (this.logs.some((log) => !log.idle())) event.preventDefault(); };
     this.listen();
@@ -59,7 +61,7 @@ class Desk extends TypingDesk {
       this.endShown = null;
       const ready = this.prepared?.view === view && this.prepared.look === this.look ? this.prepared.sheet : this.build(view);
       this.prepared = null;
-      this.stage.show(ready, press);
+      this.stage.show(ready, press, { returned: this.notices.has(view.pair_id) });
     }
     this.drawHead();
   }
@@ -141,13 +143,23 @@ class Desk extends TypingDesk {
   }
 
   act(id, at) {
+    const { stage } = this;
     if (id === "save-edit") { this.saveEdit(at); return; }
     if (id === "leave-edit") { this.toRead(); return; }
     if (this.mode !== "read") return;
-    if (VERDICTS.has(id)) { this.press(id, at); return; }
-    this.stage.forget();
-    if (((id === "edit" || id === "flag") && !this.stage.seenAt(at)) || !this.offered(id)) return;
-    if (id === "edit") this.startEdit(null);
+    // What is about the pair on screen waits for that pair; and behind what waits, everything does.
+    const now = (!OF_PAIR.has(id) || stage.seenAt(at)) && !stage.held.length;
+    if (now) { stage.latestAt = at; this.does(id, at); return; }
+    if (stage.hold(id, at)) { this.takeHeld(); return; } // its pair may have been drawn since it was pressed
+    if (OF_PAIR.has(id)) { stage.miss([{ id, at }]); return; }
+    stage.forget(); // whoever goes elsewhere after a look does not mean what still waits
+    this.does(id, at);
+  }
+
+  does(id, at) {
+    if (!this.offered(id)) { if (VERDICTS.has(id)) this.stage.note({ at, action: id, pair_id: this.stage.pairId, counted: false }); }
+    else if (VERDICTS.has(id)) this.decide(id, null, at);
+    else if (id === "edit") this.startEdit(null);
     else if (id === "flag") this.startNote();
     else if (id === "undo") this.undo(at);
     else if (id === "back") this.back(at);
@@ -159,24 +171,16 @@ class Desk extends TypingDesk {
     else { this.again = id; this.cache = []; this.next({ at, action: id, pair_id: null }); this.log.wake(0); }
   }
 
-  // A verdict, pressed at this time.
-  press(id, at) {
-    const { stage } = this;
-    const seen = stage.seenAt(at) && !stage.held.length;
-    if (seen && this.offered(id)) this.decide(id, null, at);
-    else if (!seen && stage.hold(id, at)) this.takeHeld(); // its pair may have been drawn since it was pressed
-    else stage.note({ at, action: id, pair_id: stage.pairId, counted: false });
-    stage.latestAt = at;
-  }
-
-  // The press of a burst whose turn it is, once a pair has been drawn for it.
+  // The presses of a burst whose turn it is, once a pair has been drawn for them. One that brings no other pair ends the
+  // burst: what follows it was meant for pairs that have not come.
   takeHeld() {
     const { stage } = this;
+    const { turn } = stage;
     if (!stage.painted) return;
     if (this.mode !== "read") stage.forget();
     const held = stage.nextHeld();
-    if (held && this.offered(held.id)) this.decide(held.id, null, held.at);
-    else if (held) stage.note({ at: held.at, action: held.id, pair_id: stage.pairId, counted: false });
+    if (held) this.does(held.id, held.at);
+    if (held && stage.turn === turn) stage.forget();
   }
 
   offered(id) {

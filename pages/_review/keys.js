@@ -24,6 +24,7 @@ const ACTIONS = [
 ];
 const DOABLE = ACTIONS.filter((action) => action.id);
 const VERDICTS = new Set(["accept", "reject", "new_instruction", "new_response", "skip"]);
+const OF_PAIR = new Set([...VERDICTS, "edit", "flag"]); // what a press does to the pair that is on screen
 const GOING = new Set(["back", "forward"]);
 const AT_END = new Set(["undo", "back", "help", "skipped", "passed", "reload", "guidelines"]);
 const VERDICT_WORDS = { accept: "accepted", reject: "rejected", edit: "edited and accepted", skip: "skipped",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.campaign import MOST_LEASES, Campaign
-from core.errors import NotAllowedError, SettingsError
+from core.errors import NotAllowedError, SettingsError, StoreError
 from core.filters import PairFilter
 from db import adjudication, campaign_progress, campaigns, decisions, pair_models, review
 from db.decisions import Applied, Entry
@@ -134,6 +134,7 @@ class ListedScope:
     adjudication: bool = False
     names_hidden: bool = False
     guidelines: str | None = None
+    nothing: str = ""
     ahead: Mapping[str, int] = field(default_factory=lambda: AHEAD)
 
     @property
@@ -142,7 +143,8 @@ class ListedScope:
 
     def _line(self, service: Service, identity: str, pair_ids: Sequence[int], holding: Sequence[int] = ()) -> Line:
         ids = np.asarray(list(pair_ids), np.int64)
-        return FrozenLine(ids, taken=partial(self.taken, service, identity), holding=holding)
+        taken = partial(self.taken, service, identity)
+        return FrozenLine(ids, taken=taken, holding=holding, nothing=self.nothing)
 
     def line(self, service: Service, actor: Actor, *, session: str, holding: Sequence[int], fresh: bool) -> Line:
         return self._line(service, actor.identity, self.ids_for(service, actor.identity), holding)
@@ -208,6 +210,8 @@ def _adjudication(campaign: Campaign, actor: Actor) -> Scope:
         ids_for=lambda service, identity: adjudication.disputed(service.store, number, identity), taken=_settled,
         purpose="adjudication", campaign_id=number, blind=False, check_seen=True, adjudication=True,
         names_hidden=campaign.settings.blind, guidelines=campaign.guidelines or None,
+        nothing="No pair of this campaign waits for your ruling: none is disputed, or only pairs that you decided "
+        "yourself, which others rule on.",
     )  # fmt: skip
 
 
@@ -227,11 +231,13 @@ def _second_look(campaign: Campaign, actor: Actor) -> Scope:
         kind="second_look", number=number, title=f"A second look: {campaign.name}",
         ids_for=lambda service, identity: adjudication.second_look_ids(service.store, number, identity),
         taken=seen_again, purpose="second_look", campaign_id=number, blind=True, check_seen=False,
-        guidelines=campaign.guidelines or None,
+        guidelines=campaign.guidelines or None, nothing="No pair waits for your second look now.",
     )  # fmt: skip
 
 
-def _spot_check(model_id: int) -> Scope:
+def _spot_check(service: Service, model_id: int) -> Scope:
+    if all(one["model_id"] != model_id for one in pair_models.auto_accepts(service.store)):
+        raise StoreError(f"No model {model_id} has accepted pairs here. Look for its bulk decisions on the Pairs page.")
     return ListedScope(
         kind="spot_check", number=model_id, title=f"Spot check of what model {model_id} accepted",
         ids_for=lambda service, _identity: pair_models.spot_check_ids(service.store, model_id), taken=_checked,
@@ -271,5 +277,5 @@ def read(service: Service, actor: Actor, named: Mapping[str, Any]) -> Scope:
         case "second_look":
             return _second_look(campaigns.campaign(service.store, number), actor)
         case "spot_check":
-            return _spot_check(number)
+            return _spot_check(service, number)
     raise SettingsError(f"There is no review of the kind {kind!r}. Reload the page.")

@@ -194,9 +194,10 @@ class FrozenLine:
         *,
         taken: Callable[[Sequence[int]], set[int]] | None = None,
         holding: Sequence[int] = (),
+        nothing: str = "",
     ) -> None:
-        """``taken`` says which of some pairs need nobody any more."""
-        self._ids, self._taken = pair_ids, taken
+        """``taken`` says which of some pairs need nobody any more; ``nothing``: why there may be none at all."""
+        self._ids, self._taken, self._nothing = pair_ids, taken, nothing
         self._elsewhere: set[int] = set()
         self._looked_up: dict[int, bool] = {}
         self._places: dict[int, int] = {}  # of pairs that were given out: to look for one takes a walk over all
@@ -261,7 +262,7 @@ class FrozenLine:
         return self._places[pair_id]
 
     def last_words(self) -> str:
-        return ""
+        return "" if len(self._ids) else self._nothing
 
 
 # ---- kinds ----

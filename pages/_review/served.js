@@ -177,7 +177,11 @@ class ServedDesk extends BaseDesk {
     this.wanted.add(view.pair_id);
     this.notices.set(view.pair_id, reason);
     this.past = this.past.filter((one) => one.pair_id !== view.pair_id);
-    if (this.view?.pair_id === view.pair_id) { this.cache[0] = view; if (this.mode === "read") this.redraw(); return; }
+    if (this.view?.pair_id === view.pair_id) {
+      this.cache[0] = view;
+      if (this.mode === "read") this.next(null); // shown anew: a press made before it was is not for this
+      return;
+    }
     this.cache = this.cache.filter((one) => one.pair_id !== view.pair_id);
     this.cache.splice(this.stage.pairId ? 1 : 0, 0, view);
   }

@@ -7,13 +7,14 @@ const BURST_MS = { least: 10, most: 60 };
 const MOST_HELD = 50;
 
 class Stage {
-  constructor(root, body, { changed, after }) {
-    Object.assign(this, { root, body, changed, after });
+  // missed() is called when presses came before there was a pair for them.
+  constructor(root, body, { changed, after, missed }) {
+    Object.assign(this, { root, body, changed, after, missed });
     this.turn = 0;
     this.painted = false;
     this.settled = false;
-    this.held = []; // presses of a burst that came faster than pairs can be drawn: {id, at}
-    this.latestAt = -Infinity; // when a verdict was pressed
+    this.held = []; // presses of a burst that came faster than pairs can be drawn, in their order: {id, at}
+    this.latestAt = -Infinity; // when something was pressed that was done, or held, or came too soon to be meant
     root.__presses = [];
     const channel = new MessageChannel();
     this.tasks = [];
@@ -27,12 +28,13 @@ class Stage {
   get pairId() { return Number(this.sheet?.dataset.pair) || null; }
 
   // press: {at: time of the event, action, pair_id} when a press brought this sheet, else null.
-  show(sheet, press) {
+  // returned: it comes in between, as nobody who pressed could know.
+  show(sheet, press, { returned = false } = {}) {
     this.body.replaceChildren(sheet);
     this.painted = false;
     this.drawnAt = null;
     if (press) this.unmeasured = this.note({ ...press, counted: true, taken_at: performance.now(), paint_ms: null });
-    this.settled = Boolean(press);
+    this.settled = Boolean(press) && !returned;
     clearTimeout(this.timer);
     const turn = (this.turn += 1);
     // A message posted in the frame's callback comes right after that frame was drawn.
@@ -77,9 +79,10 @@ class Stage {
   }
 
   // Takes a press of a burst that was made before its pair was drawn: its turn is when that has been drawn. Whoever
-  // waits for a pair, or presses again since nothing happened, is not taken for a burst.
+  // waits for a pair, or presses again since nothing happened, is not taken for a burst, nor is what follows that.
   hold(id, at) {
     const apart = at - this.latestAt;
+    if (apart <= BURST_MS.most) this.latestAt = at;
     const burst = this.settled && this.pairId && apart >= BURST_MS.least && apart <= BURST_MS.most;
     if (!burst || this.held.length >= MOST_HELD) return false;
     this.held.push({ id, at });
@@ -92,8 +95,12 @@ class Stage {
     return this.held.shift() ?? null;
   }
 
-  forget() {
-    for (const { id, at } of this.held.splice(0)) this.note({ at, action: id, pair_id: this.pairId, counted: false });
+  forget() { this.miss(this.held.splice(0)); }
+
+  // These presses count for no pair, and whoever made them is told.
+  miss(presses) {
+    for (const { id, at } of presses) this.note({ at, action: id, pair_id: this.pairId, counted: false });
+    if (presses.length) this.missed();
   }
 
   // The same pair drawn another way: what was seen stays seen.

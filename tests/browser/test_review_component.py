@@ -54,6 +54,12 @@ LEFT_BEHIND = """([reviewer, pair]) => {
 }"""
 
 
+# Keys 15 ms apart in one task: no frame is drawn between them.
+BURST = """keys => { for (const key of keys) {
+  document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+  for (const until = performance.now() + 15; performance.now() < until;);
+} }"""
+
 N_SPECIAL = 15
 _MORE_PAIRS = """insert into pairs by name
     select first.* replace (nextval('pair_ids') as pair_id, m.original_id as original_id, m.original_id as base_id,
@@ -300,6 +306,29 @@ def test_the_same_verdict_goes_to_the_similar_pairs_that_were_ticked_and_is_take
     page.keyboard.press("u")
     expect(page.locator(".head .pace")).to_contain_text("0 today by Sam")
     page.wait_for_selector(SAVED)
+
+
+def test_a_burst_is_done_in_its_order_and_a_double_click_counts_once(page: Page, server: Server) -> None:
+    sit_down(page, server, name="Bo", query="?order=random&seed=12")
+    page.set_viewport_size({"width": 1440, "height": 500})  # the buttons stay where they are
+    page.evaluate(BURST, "axu")
+    expect(page.locator(".message")).to_contain_text("Taken back on pair")
+    page.wait_for_selector(READY)
+    assert [(one["action"], one["counted"]) for one in taken(page)] == [
+        ("accept", True), ("reject", True), ("undo", True)
+    ]  # fmt: skip
+    assert shown(page) == taken(page)[1]["pair_id"]  # the latest was taken back, not the one before
+    page.evaluate(BURST, "aea")
+    page.wait_for_selector('.desk[data-phase="edit"]')
+    expect(page.locator(".message")).to_contain_text("before there was a pair on screen")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(READY)
+    page.locator("button[data-action=reject]").dblclick()
+    expect(page.locator(".message")).to_contain_text("it counts once")
+    page.locator("button[data-action=edit]").dblclick()  # "save" comes to where the pointer is
+    page.wait_for_selector('.desk[data-phase="edit"]')
+    assert [one["action"] for one in taken(page) if one["counted"]] == ["accept", "reject", "undo", "accept", "reject"]
+    page.keyboard.press("Escape")
 
 
 def test_the_end_of_a_queue_offers_the_skipped_again(page: Page, server: Server) -> None:

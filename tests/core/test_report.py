@@ -114,6 +114,7 @@ def test_pace_in_words_foretells_from_the_last_hour_or_says_nothing() -> None:
     assert said[1] == "At the pace of the last hour the 75 undecided pairs take 2 h 30 min more."
     assert said[2] == "Median time on a pair: from 8 to 41 s by person."
     idle = words.pace_words({**pace, "n_recent": 0, "n_people_recent": 0}, [], n_undecided=75, at=AT)
+    assert idle[0].startswith("0 decisions in the last hour, 90 today")
     assert idle[1].startswith("Nobody decided in the last hour")
     assert len(words.pace_words(pace, [], n_undecided=0, at=AT)) == 1
 

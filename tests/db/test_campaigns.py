@@ -7,10 +7,10 @@ import pytest
 from core.campaign import CampaignSettings
 from core.errors import NotAllowedError, SettingsError, StoreError
 from core.example import Example
-from db import campaign_progress, campaigns, decisions
+from db import campaign_progress, campaigns, decisions, past
 from db.leases import Leases
 from db.permission import Actor, as_actor
-from db.store import Store, rows
+from db.store import Store, frame, rows
 from tests.db.campaign_pairs import add_pairs, entry
 
 PEOPLE = ("ada", "ben", "cy")
@@ -211,6 +211,47 @@ def test_people_state_and_guidelines_change_and_every_change_is_kept(store: Stor
     assert campaigns.campaign(store, campaign_id).state == "closed"
 
 
+def test_some_settings_change_while_it_runs_and_the_past_stays_as_it_was(store: Store, ids: list[int]) -> None:
+    campaign_id = make(store, ids, lease_seconds=60, settings=CampaignSettings(adjudicators=("dee",), seed=7))
+    for who in ("ada", "ben"):
+        say(store, ids[0], who, "accept", campaign_id=campaign_id)
+    moment = past.now(store)
+
+    def then() -> list[dict]:
+        frozen = past.frozen(moment)
+        with store.read() as connection:
+            return frame(connection, frozen.query("select * from current_decisions"), frozen.parameters).to_pylist()
+
+    before, seconds = then(), [0.0]
+    desks = Leases(store, clock=lambda: seconds[0])
+    taken = desks.take(campaign_id, identity="ada", session="1", want=2)
+    changed = campaigns.change_settings(
+        store, campaign_id, by="root", adjudicators=[" cy ", "cy"], lease_seconds=300, gold_feedback=False
+    )
+    assert changed == {
+        "adjudicators": {"from": ("dee",), "to": ("cy",)}, "lease_seconds": {"from": 60, "to": 300}
+    }, "gold_feedback was off already"  # fmt: skip
+    found = campaigns.campaign(store, campaign_id).settings
+    assert (found.adjudicators, found.lease_seconds, found.blind, found.seed) == (("cy",), 300, True, 7)
+    (event, _made) = campaigns.events(store, campaign_id)
+    assert (event["kind"], event["done_by"], event["details"]["lease_seconds"]) == (
+        "settings", "root", {"from": 60, "to": 300}
+    )  # fmt: skip
+    seconds[0] = 200.0
+    assert sorted(row["pair_id"] for row in desks.out(campaign_id)) == sorted(taken), "the running table sees it"
+    assert campaigns.change_settings(store, campaign_id, lease_seconds=60) == {"lease_seconds": {"from": 300, "to": 60}}
+    assert desks.out(campaign_id) == []
+    assert campaigns.change_settings(store, campaign_id, lease_seconds=60) == {}
+    for those, words in (({"blind": False}, "'blind' of a campaign cannot"), ({"second_look_share": 2}, "share of 2")):
+        with pytest.raises(SettingsError, match=words):
+            campaigns.change_settings(store, campaign_id, **those)
+    with pytest.raises(StoreError, match="no campaign 99"):
+        campaigns.change_settings(store, 99, gold_feedback=True)
+    assert len(campaigns.events(store, campaign_id)) == 3
+    assert before == then()
+    assert past.now(store).campaigns == moment.campaigns
+
+
 def test_a_reviewer_cannot_make_or_change_a_campaign(store: Store, ids: list[int]) -> None:
     campaign_id = make(store, ids)
     with as_actor(Actor("ada", "Ada", "reviewer")):
@@ -219,6 +260,7 @@ def test_a_reviewer_cannot_make_or_change_a_campaign(store: Store, ids: list[int
             lambda: campaigns.close(store, campaign_id),
             lambda: campaigns.change_people(store, campaign_id, ["ada", "zoe"]),
             lambda: campaigns.change_guidelines(store, campaign_id, "accept all"),
+            lambda: campaigns.change_settings(store, campaign_id, adjudicators=["ada"]),
             lambda: campaigns.add_pairs(store, campaign_id, add_pairs_of_admin),
         ):
             with pytest.raises(NotAllowedError):

@@ -133,7 +133,8 @@ def test_a_job_gives_every_item_its_outcome(store: Store, comparison_id: int, tm
     assert total["reasons"] == [("no_answer", 2)]
     assert total["cost_usd"] > 0
     of_job = judging.job_totals(store, folder.job_id)
-    assert (of_job["n_calls"], of_job["n_parsed"], of_job["cost_usd"]) == (8, 8, total["cost_usd"])
+    assert (of_job["n_calls"], of_job["n_parsed"]) == (8, 8)
+    assert of_job["cost_usd"] == pytest.approx(total["cost_usd"], rel=1e-12)  # a sum in the order the threads came
     assert [row["reason"][:9] for row in jobs.failures(store, folder.job_id)] == ["No answer"]
 
 

@@ -47,7 +47,7 @@ def test_a_model_learns_the_reward_and_predicts_every_pair_by_groups(filled: Sto
     held = model.metrics["held_out"]
     assert held["auc"] > 0.97
     assert held["n"] + model.metrics["n_train"] == 400
-    assert model.metrics["coefficients"][0]["name"] == "Reward (candidate)"
+    assert model.metrics["coefficients"][0]["name"] == "Reward (reflected)"
     assert model.settings["embedder"] is not None
     with filled.read() as connection:
         found = connection.execute(

@@ -122,10 +122,12 @@ def test_an_order_that_cannot_be_had_becomes_the_oldest_and_says_why(store: Stor
     ):
         assert why in (order_of(store, filters).note or ""), filters
         assert pair_queue.queue(store, filters).tolist() == pairs
+        assert {row["value"] for row in pair_queue.page(store, filters).rows} == {None}, "an id is no value"
 
 
 def test_most_uncertain_and_most_similar(store: Store, pairs: list[int]) -> None:
     a, b, c, d, e = pairs
+    before = pair_queue.version(store)
     with store.write() as connection:
         for model_id, chances in ((1, (0.5, 0.5, 0.5, 0.5)), (2, (0.9, 0.45, 0.1, 0.52))):
             connection.execute(
@@ -138,6 +140,7 @@ def test_most_uncertain_and_most_similar(store: Store, pairs: list[int]) -> None
                     {"m": model_id, "pair": pair_id, "p": p},
                 )
     assert _queue(store, "most uncertain") == [d, b, a, c, e]
+    assert pair_queue.version(store) != before, "a page that was remembered knows no model"
     vectors = {a: [1, 0], b: [0, 1], c: [3, 0.3], d: [-1, 0]}
     put_vectors(store, {pair: np.array(vector, np.float32) for pair, vector in vectors.items()})
     assert _queue(store, "most similar", similar_to=a) == [a, c, b, d, e]

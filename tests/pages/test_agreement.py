@@ -70,6 +70,7 @@ def test_the_figures_of_a_campaign(reviewed: Service, run_page: RunPage) -> None
     assert str(reviewers.set_index("Reviewer").loc["Ada", "Gold pairs right"]).startswith("100% of 1")
     assert list(disputed["Pair"]) == [3, 4]
     assert list(disputed["State"]) == ["open", "adjudicated: accept"]
+    assert not any(one.proto.label.startswith("Adjudicate") for one in app.get("page_link"))  # decided outside of it
     assert (app.query_params["campaign"], app.query_params["by"]) == ("1", "stage")
 
 

@@ -123,6 +123,7 @@ def test_a_vote_over_the_routes(half_scored_home: Service) -> None:
     chi.do("ballot", **ballot, verdict="reject", press="c1")
     blind = ada.state()["vote"]
     assert (blind["n_voted"], blind["rounds"], blind["mine"]) == (2, [], None)
+    assert ben.state()["voters"] == 2  # who presents sees no ballot
     assert "accept" not in str({**blind, "pair": None})  # nobody else's browser knows what was voted
     assert ben.state()["vote"]["mine"] == "accept"
 

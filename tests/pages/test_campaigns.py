@@ -78,6 +78,8 @@ def test_gold_by_hand_that_cannot_be_read_is_said_and_nothing_is_made(half_score
     app = open_page(new="1")
     app.text_input(key="campaign-new-gold-text").set_value("12 perhaps").run()
     assert "is no gold pair" in words(app)
+    app.text_input(key="campaign-new-gold-text").set_value("999999 accept").run()
+    assert "There is no pair 999999" in words(app)
     assert campaign_gold.by_hand("12 accept, 40: new response\n7 = reject") == {
         12: "accept", 40: "new_response", 7: "reject",
     }  # fmt: skip
@@ -136,6 +138,28 @@ def test_pause_people_guidelines_and_further_pairs(half_scored_home: Service) ->
     assert (now.state, now.guidelines, now.people, now.n_pairs) == ("open", "New words", ("Ada", "Cy"), len(ids))
 
 
+def test_settings_are_changed_and_told_by_the_names_of_people(half_scored_home: Service) -> None:
+    store = half_scored_home.store
+    for identity in ("g@a.example", "g@b.example"):
+        people.see(store, identity, "Grace", "names")
+    campaign_id = make(half_scored_home)
+    key = f"campaign-settings-{campaign_id}"
+    app = open_page(campaign=str(campaign_id))
+    assert app.button(key=f"{key}-0-save").disabled, "nothing differs yet"
+    app.multiselect(key=f"{key}-0-adjudicators").set_value(["g@a.example"])
+    app.number_input(key=f"{key}-0-second").set_value(10).run()
+    app.button(key=f"{key}-0-save").click().run()
+    assert not app.exception, app.exception
+    settings = one_campaign(store, campaign_id).settings
+    assert (settings.adjudicators, settings.second_look_share, settings.lease_seconds) == (("g@a.example",), 0.1, 90)
+    changes = next(frame.value for frame in app.dataframe if "what" in frame.value)
+    assert changes["what"].iloc[0] == "adjudicators: none → Grace · g@a.example; second looks: 0 % → 10 %"
+    assert changes["by"].iloc[0] == "Ada"
+    people.grant(store, "Rita", "reviewer", None)
+    event_id = campaigns.events(store, campaign_id)[0]["event_id"]
+    assert open_page("Rita", campaign=str(campaign_id)).multiselect(key=f"{key}-{event_id}-adjudicators").disabled
+
+
 def test_a_reviewer_can_change_nothing_even_by_a_button_that_is_off(half_scored_home: Service) -> None:
     people.grant(half_scored_home.store, "Rita", "reviewer", None)
     campaign_id = make(half_scored_home)
@@ -190,3 +214,16 @@ def test_figures_count_every_pair_once() -> None:
     ]  # fmt: skip
     figure = charts.states_figure(counts)
     assert sum(trace.x[0] for trace in figure.data) == 10
+    assert [trace.name for trace in figure.data][2] == "1 of 2: 4"
+    assert figure.layout.showlegend, "one state alone is named too"
+
+
+def test_the_state_says_what_is_left_to_do(half_scored_home: Service) -> None:
+    first = undecided(half_scored_home)[0]
+    disputed = make(half_scored_home, pair_ids=[first])
+    for who, verdict in (("Ada", "accept"), ("Ben", "reject")):
+        decide(half_scored_home, disputed, first, who, verdict)
+    app = open_page(campaign=str(disputed))
+    assert app.metric[0].value == "≠ to settle", "all decisions are in, but they differ"
+    campaigns.close(half_scored_home.store, disputed)
+    assert "Review my part" not in [one.proto.label for one in app.run().get("page_link")]

@@ -50,6 +50,8 @@ def test_the_url_filters_and_the_widgets_show_it(half_scored_home: Service, run_
     assert "No decision passes" in " ".join(one.value for one in app.markdown)
     app.button(key="history-all").click().run()
     assert len(app.dataframe[0].value) == 6
+    app.text_input[0].set_value("abc").run()
+    assert any("named by its number" in one.value for one in app.caption)
     assert not app.exception
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db import judging
+from db import judging, people
 from db.service import Service
 from db.store import Store
 from pages import _ui
@@ -221,6 +221,15 @@ def test_the_page_asks_for_a_name_once_and_opens_the_comparison_of_the_link(
     desk = page.session_state["judging_desk"]
     assert (desk.comparison_id, desk.reviewer) == (wanted, "Dana Scully")
     assert page.selectbox(key="judging-comparison").value == wanted
+
+
+def test_a_viewer_is_told_before_any_press(empty_home: Service, run_page: RunPage) -> None:
+    judged_stores.add(empty_home.store, [WIN, TIE])
+    people.grant(empty_home.store, "Vera", "viewer", by=None)
+    page = run_page("judge")
+    page.session_state[_ui.REVIEWER] = "Vera"
+    page.run()
+    assert "needs the role reviewer" in page.info[0].value
 
 
 def test_a_person_who_is_finished_sees_the_own_counts_with_names_and_agreement(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from db import pair_models, pair_training
+from db import pair_models, pair_training, people
 from db.service import Service
 from tests.db import decided_pairs
 from tests.pages.conftest import RunPage
@@ -34,12 +34,15 @@ def test_training_shows_what_was_learnt_and_a_proposal_with_its_measured_error(
     task = pair_training.training(empty_home.store)
     assert task is not None, words(page)
     task.wait(60)
+    people.see(empty_home.store, "Ada", "Ada Lovelace", "name")
     page.run()
     assert not page.exception
     assert len(figures(page)) == 3
     assert "held-out decisions" in words(page)
     page.slider(key="pair-model-error").set_value(10.0).run()
     assert "Auto-accept" in words(page).replace("\\", "")
+    assert "Go by the upper end of the interval" in words(page)
+    assert "by Ada Lovelace on" in words(page)
     assert page.query_params["error"] == "10"
     _button(page, "pair-model-plan-button").click().run()
     assert "Dry run" in words(page)

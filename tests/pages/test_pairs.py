@@ -131,6 +131,9 @@ def test_a_filter_is_kept_for_oneself_and_seen_by_its_owner_only(half_scored_hom
     assert (kept["name"], kept["params"], kept["shared"]) == ("flags <b>", {"state": "flagged"}, False)
     assert "only you see it" in words(named(run_page("pairs"), "ada"))
     assert "only you see it" not in words(named(run_page("pairs"), "ben"))
+    people.see(half_scored_home.store, "ada", "Ada Lovelace", "name")
+    saved_filters.share(half_scored_home.store, kept["filter_id"], shared=True, identity="ada")
+    assert "of Ada Lovelace" in words(named(run_page("pairs"), "ben"))
 
 
 def test_a_bulk_decision_is_looked_at_confirmed_and_undone(half_scored_home: Service, run_page: RunPage) -> None:

@@ -201,6 +201,7 @@ def test_links_to_campaigns_that_are_not_there_say_so_with_a_way_on(
         app = named(run_page, **{parameter: "77"})
         assert "campaign" in app.error[0].value
         assert SEAT not in app.session_state
+    assert "No model 77" in named(run_page, spot_check="77").error[0].value
 
 
 # ---- the plain desk ----

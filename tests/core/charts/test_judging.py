@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from core.charts import judging as charts
+from core.charts.board import narrow_bars_figure, told_apart
 from core.charts.judging import Bar
 
 
@@ -88,6 +89,17 @@ def test_names_of_models_are_text_in_every_figure() -> None:
     for figure in figures:
         assert "<img" not in figure.to_json().replace("\\u003c", "<")
         assert "$x" not in figure.to_json()
+
+
+def test_models_whose_names_begin_alike_differ_in_figures_of_any_width() -> None:
+    one = bar(5, 3, 2, first=f"{'a' * 40}-1", second=f"{'a' * 40}-2", about="t")
+    cut = told_apart([one, bar(1, 1, 1)])
+    assert (cut[0].first[-2:], cut[0].second[-2:], len(cut[0].first)) == ("-1", "-2", 24)
+    assert cut[1] == bar(1, 1, 1)
+    said = "\n".join(note.text for note in narrow_bars_figure(told_apart([one], length=20)).layout.annotations)
+    assert "-1</b>" in said
+    assert "-2</b>" in said
+    assert "10 questions: 5 / 3 / 2" in said
 
 
 def test_a_win_score_is_called_better_only_where_its_interval_leaves_the_draw() -> None:

@@ -15,10 +15,10 @@ def test_coefficients_have_a_sign_a_colour_and_a_name_that_cannot_be_markup() ->
     rows = [
         {"name": "embeddings (3 components together)", "coefficient": 2.0, "signed": False},
         {"name": "method is “<b>x</b>”", "coefficient": -0.5, "signed": True},
-        {"name": "Reward", "coefficient": 0.25, "signed": True},
+        {"name": "Reward", "coefficient": 0.0025, "signed": True},
     ]
     (bars,) = charts.coefficients_figure(rows).data
-    assert list(bars.text) == ["2.00", "−0.50", "+0.25"]
+    assert list(bars.text) == ["2.00", "−0.50", "+0.0025"]
     assert len(set(bars.marker.color)) == 3
     assert "<b>" not in charts.coefficients_figure(rows).to_json().replace("\\u003c", "<")
     charts.coefficients_figure([])
