@@ -23,7 +23,8 @@ Set OMP_NUM_THREADS=1. With ``--home`` the store stays there and is used again.
 
 Two cores, 1,000,000 pairs, 200,000 decided (--pairs 1000000 --decided 200000 --presses 200 --browsers 20 --sessions
 1,5,20,50 --seconds 45): press to painted, median 12.9 ms, p95 19.0 ms (plain buttons 243 and 297 ms); 200 presses at
-30 ms apart, seven runs: 200 counted and 200 stored in each, in their order and on the pair that was on screen. Twenty
+30 ms apart, eleven runs: 200 counted and stored in ten, 199 in one (Playwright's keys come 10 to 120 ms apart; see
+pages/_review/stage.js), all in their order and on the pair that was on screen. Twenty
 browser pages at 2 s think time: answers p50 29 ms, p95 53 ms, press to painted median 13.8 ms, p95 25.0 ms. Answers
 over HTTP, p50 / p95: one session 30 / 78 ms (of 20 answers), five 26 / 61 ms, twenty 28 / 60 ms, fifty 29 / 71 ms.
 50 kills (--kills 50): 1,321 of 1,321 acknowledged entries there, none twice, none on another pair.
@@ -38,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,10 @@ def fast(home: Path, browser: Browser) -> None:
         f"{len(stored)} stored, {'each' if stored == meant else 'NOT each'} in its order and on the pair that was on "
         f"screen · {len(stored) - len({pair for pair, _ in stored})} pairs twice"
     )
+    in_order = sorted(presses, key=lambda one: one["at"])
+    for before, one in pairwise(in_order):
+        if not one["counted"]:
+            print(f"  did not count: {one['at'] - before['at']:.0f} ms after the press before it, on {one['pair_id']}")
     print(f"  press to painted {quantiles(painted_ms(counted))}")
 
 
