@@ -91,24 +91,28 @@ def people_and_state(service: Service, campaign: Campaign) -> None:
 
 def changes(service: Service, campaign: Campaign) -> None:
     """Every change there was, the newest first."""
+    # Drawn only where it is open: a table that is folded away keeps the width of the screen it was drawn on.
+    key = f"campaign-changes-{campaign.campaign_id}"
+    box = st.expander("What was changed", icon=":material/list:", key=key, on_change="rerun")
+    if not box.open:
+        return
     events = campaigns.events(service.store, campaign.campaign_id)
     known = _campaign_people.names(service, campaign, also=_people_of(events))
-    with st.expander("What was changed", icon=":material/list:"):
-        st.dataframe(
-            [
-                {
-                    "when": row["happened_at"],
-                    "what": _event_words(row, known),
-                    "by": known.get(row["done_by"], row["done_by"] or "—"),
-                }
-                for row in events
-            ],
-            hide_index=True,
-            column_config={
-                "when": st.column_config.DatetimeColumn("when (UTC)", format="YYYY-MM-DD HH:mm", width=140),
-                "what": st.column_config.TextColumn(width=560),
-            },
-        )
+    box.dataframe(
+        [
+            {
+                "when": row["happened_at"],
+                "what": _event_words(row, known),
+                "by": known.get(row["done_by"], row["done_by"] or "—"),
+            }
+            for row in events
+        ],
+        hide_index=True,
+        column_config={
+            "when": st.column_config.DatetimeColumn("when (UTC)", format="YYYY-MM-DD HH:mm", width=140),
+            "what": st.column_config.TextColumn(width=560),
+        },
+    )
 
 
 def _people_of(events: Sequence[Mapping[str, Any]]) -> list[str | None]:

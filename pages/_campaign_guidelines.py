@@ -12,6 +12,7 @@ import streamlit as st
 _PAGES = Path(__file__).parent
 _STYLES = ("_desk/shared.css", "_review/component.css")
 _SCRIPTS = ("_desk/shared.js", "_review/markdown.js")
+_WRAPPED = ".rendered { overflow-wrap: anywhere; }"
 _DRAW = """
 export default function ({ parentElement, data }) {
   parentElement.querySelector(".rendered").replaceChildren(...markdown(data.text));
@@ -25,7 +26,10 @@ def _component() -> Callable[..., Any]:
         "\n".join((_PAGES / name).read_text(encoding="utf-8") for name in names) for names in (_STYLES, _SCRIPTS)
     )
     return st.components.v2.component(
-        "assay_guidelines", html='<div class="desk"><div class="rendered"></div></div>', css=css, js=js + _DRAW
+        "assay_guidelines",
+        html='<div class="desk"><div class="rendered"></div></div>',
+        css=css + _WRAPPED,
+        js=js + _DRAW,
     )
 
 

@@ -130,7 +130,7 @@ def paint(server: Server, browser: Browser, *, n_presses: int) -> None:
     page = opened(browser)
     page.goto(f"{server.url}/review?plain=1&order=oldest+first")
     page.get_by_label("Your name").fill("Plain painter")
-    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start reviewing").click()
     page.get_by_role("button", name="✓ Accept").wait_for()
     page.evaluate(_PLAIN_CLOCK)
     for done in range(1, n_presses + 1):

@@ -42,7 +42,7 @@ def sit_down(page: Page, server: Server, *, name: str = "Dana", query: str = "")
     """Open the review page under a name, and wait for the first pair."""
     page.goto(f"{server.url}/review{query}")
     page.get_by_label("Your name").fill(name)
-    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start reviewing").click()  # Enter counts only once this button is there
     page.wait_for_selector(READY)
 
 

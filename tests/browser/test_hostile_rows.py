@@ -119,7 +119,7 @@ def seen(hostile: tuple[Server, int], watch: Callable[..., Watched]) -> Watched:
     watched = watch(hostile[0].url, hostile[0].home / "server.log", color_scheme="dark")
     watched.page.goto(f"{watched.url}/review?state=all&order=oldest+first")
     watched.page.get_by_label("Your name").fill("Ada")
-    watched.page.keyboard.press("Enter")
+    watched.page.get_by_role("button", name="Start reviewing").click()
     watched.page.wait_for_selector(READY)
     return watched
 

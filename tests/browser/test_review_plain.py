@@ -55,7 +55,7 @@ def sit_down(page: Page, server: Server, desk: str, *, name: str, query: str = "
         return
     page.goto(f"{server.url}/review{query}{'&' if query else '?'}plain=1")
     page.get_by_label("Your name").fill(name)
-    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start reviewing").click()  # Enter counts only once this button is there
     page.get_by_role("button", name="✓ Accept").wait_for()
 
 

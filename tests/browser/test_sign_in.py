@@ -22,6 +22,7 @@ from core.sign_in import OPEN, PROVIDER, Known
 from db import people
 from db.store import Store, rows
 from tests.browser.conftest import PATIENCE_MS, ROOT, Server, free_port
+from tests.browser.steps import wait_for
 from tests.oidc_provider import provider, write_secrets
 from tests.pages import sample_stores
 
@@ -62,6 +63,11 @@ def sign_in_as(page: Page, address: str, name: str) -> None:
 def one_is(page: Page) -> Any:
     """The line at the foot of the sidebar."""
     return page.get_by_test_id("stSidebarUserContent").get_by_role("button").first
+
+
+def signed_in(page: Page) -> bool:
+    """Whether this browser holds the cookie of a sign-in."""
+    return any(one["name"].startswith("_streamlit_user") for one in page.context.cookies())
 
 
 def send(server: Server, token: str, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -125,6 +131,7 @@ def test_three_people_in_three_roles(filled: Path, serve: Callable[..., Server],
             one_is(grace).click()
             grace.get_by_role("button", name="Log out").click()
             expect(grace.get_by_role("button", name="Sign in")).to_be_visible()
+            wait_for(lambda: not signed_in(grace), what="the way out took the cookies")
             grace.goto(f"{server.url}/review")
             expect(grace.get_by_role("button", name="Sign in")).to_be_visible()
         with somebody(browser) as impostor:

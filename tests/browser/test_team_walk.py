@@ -115,7 +115,7 @@ def _campaign(team: Team) -> None:
         rest(ada)
     ada.get_by_label("Guidelines").fill("# What is better?\n\n- **Exact** before long.\n- Edit what is nearly right.")
     text(ada, "Gold pairs by hand", ", ".join(f"{pair} {verdict}" for pair, verdict in GOLD.items()))
-    ada.get_by_text("Blind review, gold pairs shown").click()
+    ada.get_by_text("Blind review, order, adjudicators").click()
     ada.get_by_text("Adjudicators may rule on disputes in which they have a word").click()
     expect(ada.get_by_text("60 pairs × 2 = 120 decisions")).to_be_visible()
     expect(ada.get_by_text("3 of the pairs gold")).to_be_visible()

@@ -152,6 +152,8 @@ def test_settings_are_changed_and_told_by_the_names_of_people(half_scored_home: 
     assert not app.exception, app.exception
     settings = one_campaign(store, campaign_id).settings
     assert (settings.adjudicators, settings.second_look_share, settings.lease_seconds) == (("g@a.example",), 0.1, 90)
+    app.session_state[f"campaign-changes-{campaign_id}"] = True
+    app.run()
     changes = next(frame.value for frame in app.dataframe if "what" in frame.value)
     assert changes["what"].iloc[0] == "adjudicators: none → Grace · g@a.example; second looks: 0 % → 10 %"
     assert changes["by"].iloc[0] == "Ada"
