@@ -230,6 +230,8 @@ def judged_by_a_model(page: Page, server: Server) -> tuple[int, dict[str, int]]:
         press(page, "Start judging")
         wait_done(new_job(server.home, "judge", before))
     page.get_by_text("so far:", exact=False).wait_for()
+    # The page has looked once a second whether the job is over, and is drawn anew when it is: not in that moment.
+    page.wait_for_timeout(4000)
     press(page, "See its results")
     page.wait_for_function("new URLSearchParams(location.search).has('comparison')")
     page.get_by_role("heading", name="Questions").wait_for()
