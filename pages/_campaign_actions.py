@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.board_words import count
 from core.campaign import Campaign
 from core.errors import AssayError
 from core.filters import PairFilter
@@ -137,7 +138,7 @@ def _event_words(row: Mapping[str, Any], known: Mapping[str, str]) -> str:
     details = row["details"]
     match row["kind"]:
         case "created":
-            return f"made, {_campaign_view.count_words(details['n_pairs'])}"
+            return f"made, {count(details['n_pairs'], 'pair')}"
         case "guidelines":
             return f"guidelines, version {row['version']}"
         case "people":
@@ -145,7 +146,7 @@ def _event_words(row: Mapping[str, Any], known: Mapping[str, str]) -> str:
         case "settings":
             return _campaign_settings.change_words(details, known)
         case "pairs":
-            return f"{_campaign_view.count_words(details['n_pairs'])} added"
+            return f"{count(details['n_pairs'], 'pair')} added"
         case kind:
             return str(kind)
 

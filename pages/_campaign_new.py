@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from core.board_words import count
 from core.campaign import (
     USUAL_SECONDS_PER_DECISION,
     CampaignSettings,
@@ -81,7 +82,7 @@ def _pairs(service: Service) -> Chosen:
         ids = queue[:MOST_PAIRS]
         if n > MOST_PAIRS:
             st.warning(f"{n:,} pairs pass the filter; a campaign takes the first {MOST_PAIRS:,}.")
-        return Chosen(tuple(ids.tolist()), f"all {_campaign_view.count_words(len(ids))}: {words}", filters, 0)
+        return Chosen(tuple(ids.tolist()), f"all {count(len(ids), 'pair')}: {words}", filters, 0)
     size = int(
         right.number_input("Number of pairs", 1, min(n, MOST_PAIRS), min(n, 100), key=f"{KEY}size-{min(n, MOST_PAIRS)}")
     )
@@ -185,13 +186,12 @@ def _preview(
     each_seconds = seconds or USUAL_SECONDS_PER_DECISION
     n_pairs = len(ids)
     load = Load(n_pairs, overlap, n_people)
-    counted = _campaign_view.count_words
-    words = [f"**{counted(n_pairs)} × {overlap} = {counted(load.n_decisions, 'decision')}**"]
+    words = [f"**{count(n_pairs, 'pair')} × {overlap} = {count(load.n_decisions, 'decision')}**"]
     if n_gold:
         words.append(f"{n_gold:,} of the pairs gold")
     if n_people:
         words.append(
-            f"{n_people} {'person' if n_people == 1 else 'people'}, about {counted(load.each or 0, 'decision')} each"
+            f"{n_people} {'person' if n_people == 1 else 'people'}, about {count(load.each or 0, 'decision')} each"
         )
         why = "the median here so far" if seconds else "a guess, nothing was timed here yet"
         total = _ui.duration(load.seconds_each(each_seconds))

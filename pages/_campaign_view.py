@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core.board_words import count
 from core.campaign import Campaign
 from core.charts import campaign as charts
 from core.errors import AssayError
@@ -26,11 +27,6 @@ SHOWN = {"disputed": "≠ Disputed", "waiting": "Waiting", "agreed": "✓ Agreed
          "all": "All"}  # fmt: skip
 SHOWN_OF_ONE = {"waiting": "Waiting", "agreed": "✓ Decided", "adjudicated": "⚖ Adjudicated", "all": "All"}
 """With one decision a pair nobody can differ."""
-
-
-def count_words(n: int, noun: str = "pair") -> str:
-    """ "1 pair", "2 pairs"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def state_word(campaign: Campaign, progress: Progress) -> str:
@@ -73,9 +69,9 @@ def show(service: Service, campaign_id: int) -> None:
 
 def _about(campaign: Campaign, known: Mapping[str, str]) -> None:
     each = f"{campaign.overlap} decisions a pair" if campaign.overlap > 1 else "one decision a pair"
-    words = [count_words(campaign.n_pairs), each, "blind" if campaign.settings.blind else "not blind"]
+    words = [count(campaign.n_pairs, "pair"), each, "blind" if campaign.settings.blind else "not blind"]
     if campaign.n_gold:
-        words.append(count_words(campaign.n_gold, "gold pair"))
+        words.append(count(campaign.n_gold, "gold pair"))
     if campaign.settings.second_look_share:
         words.append(f"{campaign.settings.second_look_share:.0%} come back for a second look")
     if campaign.created_by:

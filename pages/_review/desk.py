@@ -263,6 +263,7 @@ class Desk:
         typed = drafts.drafts(store, self.identity, pair_ids)
         now = datetime.now(UTC).replace(tzinfo=None)
         hidden = self._hidden([int(pair["pair_id"]) for pair in found])
+        names = people.names(store)
         made: list[dict[str, Any]] = []
         so_far = 0
         for pair in found:
@@ -277,7 +278,7 @@ class Desk:
                 reasons=self._reasons(pair),
                 blind=self.scope.blind,
                 viewer=self.identity,
-                names=people.names(self.service.store),
+                names=names,
             )
             made.append(
                 {
