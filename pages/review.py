@@ -137,7 +137,7 @@ def refused(error: AssayError) -> None:
     (st.warning if isinstance(error, NotAllowedError) else st.error)(_ui.plain(str(error)))
     with st.container(horizontal=True):
         st.page_link("campaigns.py", label="All campaigns", icon=":material/flag:")
-        st.page_link("review.py", label="Review the default queue", icon=":material/compare:")
+        st.button("Review the default queue", on_click=reset_filters, icon=":material/compare:", type="tertiary")
 
 
 def show(service: Service, actor: Actor, top: Any) -> None:
